@@ -143,7 +143,7 @@ class _Walk:
         return self.extent.last - self.number > entries
 
     def skip(self, number: int, hash: bytes | None) -> None:
-        """Begin behind that entry, if there is none of these before."""
+        """Begin behind that entry, where none of these comes before it."""
         if number > self.number:
             self.number, self._former, self._first = number, hash, number + 1
 

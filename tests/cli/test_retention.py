@@ -12,12 +12,12 @@ from ingress.storage.statements.lifetime import retention
 from ingress.storage.statements.lifetime.retention import OwnPeriods
 from ingress.storage.vault import generate_key
 
-from ..storage.conftest import Logins, logins  # noqa: F401  (a fixture)
+from ..storage.conftest import Logins
 from .test_run import ingress
 
 
 @pytest.fixture
-async def stored(logins: Logins) -> tuple[Logins, UUID]:  # noqa: F811
+async def stored(logins: Logins) -> tuple[Logins, UUID]:
     """A database with 1,000 bodies, 900 of which are of one organization that keeps them for 7 days."""
     await migrate(logins.owner, logins.service_name)
     connection = await asyncpg.connect(logins.superuser)

@@ -1,30 +1,16 @@
 """What is past its time goes, and nothing before: over simulated months, on real partitions."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from ingress.identifiers import PLATFORM_ID, id_at
 from ingress.retention.periods import Periods
-from ingress.settings import Settings
-from ingress.storage import partitions
 from ingress.storage.statements.lifetime import retention
 from ingress.storage.statements.lifetime.partitions import all_of
 from ingress.storage.statements.lifetime.retention import OwnPeriods
 
-from .world import DAY, World, world
+from .world import DAY, World
 
 PERIODS = Periods(bodies=14, events=21, statuses=28, keys=30, audit=1826)
-
-
-@pytest.fixture
-async def simulated(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    # Some transactions a day are a week's block, as billions are in earnest.
-    monkeypatch.setattr(partitions, "SMALLEST_BLOCK", 2**5 << 16)
-    monkeypatch.setattr(partitions, "BLOCKS_AHEAD", 16)
-    async with world(settings) as made:
-        yield made
 
 
 async def test_two_months(simulated: World) -> None:

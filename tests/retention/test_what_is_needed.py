@@ -7,7 +7,6 @@ from ingress.retention.periods import Periods
 from ingress.storage.statements.lifetime import retention
 from ingress.storage.statements.lifetime.retention import OwnPeriods
 
-from .test_retention import simulated  # noqa: F401  (a fixture)
 from .world import DAY, World
 
 PERIODS = Periods(bodies=7, events=7, statuses=7, keys=30, audit=1826)
@@ -34,7 +33,7 @@ async def pass_days(world: World, *organizations: UUID, days: int = 35) -> None:
     await world.let_go(PERIODS)
 
 
-async def test_a_message_that_is_not_done(simulated: World) -> None:  # noqa: F811
+async def test_a_message_that_is_not_done(simulated: World) -> None:
     """And what came after it in its partition. It goes when it is done."""
     for organization_id in await begin(simulated):
         message_id = await simulated.send(organization_id, "open", "uncertain")
@@ -47,7 +46,7 @@ async def test_a_message_that_is_not_done(simulated: World) -> None:  # noqa: F8
         assert await simulated.count("attempts", "message_id = $1", message_id) == 0
 
 
-async def test_an_event_that_is_to_be_delivered(simulated: World) -> None:  # noqa: F811
+async def test_an_event_that_is_to_be_delivered(simulated: World) -> None:
     """As long as it is tried: what a disabled callback has left goes."""
     for organization_id in await begin(simulated):
         [sequence] = await simulated.webhook(organization_id, b"pending")
@@ -64,7 +63,7 @@ async def test_an_event_that_is_to_be_delivered(simulated: World) -> None:  # no
         await simulated.owner.execute("update callbacks set disabled_at = null")
 
 
-async def test_an_event_that_is_not_counted(simulated: World) -> None:  # noqa: F811
+async def test_an_event_that_is_not_counted(simulated: World) -> None:
     for organization_id in await begin(simulated):
         [sequence] = await simulated.webhook(organization_id, b"uncounted")
         progress = "update figures_progress set sequence = $1 where organization_id = $2"
@@ -76,7 +75,7 @@ async def test_an_event_that_is_not_counted(simulated: World) -> None:  # noqa: 
         assert await simulated.count("events", "sequence = $1", sequence) == 0
 
 
-async def test_what_is_to_come_before_others_is_waited_for(simulated: World) -> None:  # noqa: F811
+async def test_what_is_to_come_before_others_is_waited_for(simulated: World) -> None:
     """A webhook that waits to be read has a place among the events."""
     for organization_id in await begin(simulated):
         await simulated.owner.execute(
@@ -92,7 +91,7 @@ async def test_what_is_to_come_before_others_is_waited_for(simulated: World) -> 
         assert await simulated.count("events", "sequence = $1", sequence) == 0
 
 
-async def test_what_a_provider_may_repeat(simulated: World) -> None:  # noqa: F811
+async def test_what_a_provider_may_repeat(simulated: World) -> None:
     """Facts are taken when they are 29 days old, so their keys are known for 30, however short others are kept."""
     usual, _ = await begin(simulated)
     periods = Periods(bodies=7, events=7, statuses=7, keys=8, audit=1826)

@@ -277,7 +277,7 @@ async def reorder(request: ConsoleRequest) -> Response:
 
 
 def _id(text: str) -> UUID:
-    """Raises `Problem` 404 for what is none."""
+    """Raises `Problem` 404 for a text that is no id."""
     if (config_id := parse_id(text)) is None:
         raise not_found()
     return config_id
