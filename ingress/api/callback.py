@@ -16,9 +16,9 @@ from ..calls.egress import InvalidUrl
 from ..delivery.standard_webhooks import PostAnswer, endpoint_of, post, rotated, sealed
 from ..envelope import timestamp
 from ..storage.partitions import sequence_of
-from ..storage.statements import deliveries, organizations
-from ..storage.statements.deliveries import ParkedEvent, ParkedFilter
+from ..storage.statements import organizations, parked
 from ..storage.statements.organizations import Callback
+from ..storage.statements.parked import ParkedEvent, ParkedFilter
 from ..storage.statements.reports import callback_history
 from ..storage.statements.reports.callback_history import ParkedGroup
 from ..storage.vault import VaultError
@@ -149,10 +149,10 @@ async def set_callback(request: AnyRequest, url: str) -> CallbackSet:
     except InvalidUrl as error:
         raise invalid(("url", str(error))) from None
     # What a callback that was removed has left is for this one only if it is asked for.
-    await _throughout(request, deliveries.park)
+    await _throughout(request, parked.park)
     secret = await _put(request, url)
     # Who sets it has repaired it: what failed is not kept waiting for the hours it would be left alone.
-    await _throughout(request, deliveries.due_now)
+    await _throughout(request, parked.due_now)
     request.state["wakeups"].notify(request.organization_id)
     return CallbackSet(url, secret)
 
@@ -206,7 +206,7 @@ async def enable_callback(request: ApiRequest) -> CallbackShown:
         if not await organizations.enable_callback(connection, organization_id):
             raise not_found()
         await note(connection, request, organization_id, "callback_enabled", None)
-    await _throughout(request, deliveries.due_now)
+    await _throughout(request, parked.due_now)
     request.state["wakeups"].notify(organization_id)
     return await get_callback(request)
 
@@ -218,7 +218,7 @@ async def delete_callback(request: ApiRequest) -> None:
         dropped = await organizations.drop_callback(connection, organization_id)
         if dropped:
             await note(connection, request, organization_id, "callback_removed", None)
-    await _throughout(request, deliveries.park)  # also the rest, where a former call broke off
+    await _throughout(request, parked.park)  # also the rest, where a former call broke off
     if not dropped:
         raise not_found()
 
@@ -289,7 +289,7 @@ async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:
     """GET /callback/parked: events that were given up; `next` is the next page's `after`."""
     organization_id, query = request.organization_id, request.query
     async with request.connection() as connection:
-        found = await deliveries.parked(connection, organization_id, query.after, query.size + 1)
+        found = await parked.parked(connection, organization_id, query.after, query.size + 1)
     return page_of(ParkedEvents, found, query.size, "sequence")
 
 
@@ -311,7 +311,7 @@ async def replay(request: AnyRequest, wanted: ParkedFilter) -> Replayed:
         after: int | None = await sequence_of(connection, kept_since)
     while after is not None:
         async with request.connection() as connection:
-            count, after = await deliveries.replay(connection, organization_id, wanted, after)
+            count, after = await parked.replay(connection, organization_id, wanted, after)
             if is_first:  # once, with the first batch of them
                 await note(connection, request, organization_id, "parked_replayed", {"sequences": "all"} | noted)
                 is_first = False
@@ -321,7 +321,7 @@ async def replay(request: AnyRequest, wanted: ParkedFilter) -> Replayed:
 
 
 async def _throughout(request: AnyRequest, part: Callable[[Any, UUID, UUID], Awaitable[UUID | None]]) -> None:
-    """All of a backlog, a batch of conversations in a transaction: see `deliveries.BATCH_ROWS`."""
+    """All of a backlog, a batch of conversations in a transaction: see `parked.BATCH_ROWS`."""
     after: UUID | None = UUID(int=0)
     while after is not None:
         async with request.connection() as connection:

@@ -23,7 +23,7 @@ from ingress.envelope import Envelope
 from ingress.settings import Settings
 from ingress.storage.database import WORKER, Database
 from ingress.storage.migration import migrate
-from ingress.storage.statements import deliveries, events
+from ingress.storage.statements import deliveries, events, parked
 
 from .. import conftest
 from ..delivery.test_delivery import ENDPOINT, LEASE, Crm, bodies, event, health, parked_of, put_callback, queued, text
@@ -510,7 +510,7 @@ async def test_a_long_backlog_is_parked_and_replayed_whole(
     customer: Organization, crm: Crm, database: asyncpg.Connection
 ) -> None:
     """In several batches."""
-    count = 2 * deliveries.BATCH_ROWS + 10
+    count = 2 * parked.BATCH_ROWS + 10
     hold = "update callbacks set paused_until = now() + interval '1 h' where organization_id = $1"
     await database.execute(hold, UUID(customer.id))
     await events.add(database, [event(customer, uuid4()) for _ in range(count)])

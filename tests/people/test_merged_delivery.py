@@ -11,7 +11,7 @@ import pytest
 from ingress.dev.sandbox import CrmSlow, CrmStatus
 from ingress.settings import Settings
 from ingress.storage.database import WORKER, Database
-from ingress.storage.statements import deliveries, events
+from ingress.storage.statements import deliveries, events, parked
 from ingress.storage.statements.deliveries import ClaimedConversation
 
 from ..delivery.test_delivery import ENDPOINT, LEASE, Crm, event, put_callback
@@ -119,6 +119,6 @@ async def test_without_a_callback_what_was_merged_is_given_up_too(
     older, younger = merged
     await database.execute("delete from delivery_queues where conversation_id = $1", younger)
     await database.execute("delete from callbacks where organization_id = $1", UUID(customer.id))
-    await deliveries.park(database, UUID(customer.id), UUID(int=0))
+    await parked.park(database, UUID(customer.id), UUID(int=0))
     states = "select conversation_id from deliveries where organization_id = $1 and state = 'parked'"
     assert {row["conversation_id"] for row in await database.fetch(states, UUID(customer.id))} == {older, younger}

@@ -9,7 +9,7 @@ from ...api import callback, retention
 from ...api.callback import CallbackSet, CallbackShown, CallbackTested, DeliveriesQuery, ParkedCounted
 from ...api.organizations import NewOrganization, rename, show_organization
 from ...api.retention import NewRetention
-from ...storage.statements.deliveries import ParkedFilter
+from ...storage.statements.parked import ParkedFilter
 from ...storage.statements.reports.callback_history import ParkedGroup
 from ...web.bodies import Number, RequestQuery
 from ...web.problems import Problem
