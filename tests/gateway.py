@@ -270,6 +270,11 @@ async def leave(connection: asyncpg.Connection, message_id: UUID, *, minutes: fl
     )
 
 
+def logged(caplog: pytest.LogCaptureFixture, logger: str) -> list[str]:
+    """What *logger* wrote: other tests' services live on in this process, and may warn of something at any time."""
+    return [record.getMessage() for record in caplog.records if record.name == logger]
+
+
 def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

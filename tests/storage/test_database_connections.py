@@ -23,7 +23,7 @@ from ingress.storage.listener import notifications
 from ingress.storage.migration import migrate
 from ingress.storage.statements import logins
 
-from ..gateway import eventually
+from ..gateway import eventually, logged
 
 LEAST = len(USES)
 # What a session may keep of who used it before: settings, a role, locks, cursors, channels, tables.
@@ -304,12 +304,12 @@ async def test_processes_that_may_open_more_than_there_are_say_so(
                 tasks.append(asyncio.create_task(listen(database)))
                 async with asyncio.timeout(60):
                     await begun.acquire()
-                assert len(caplog.messages) == expected
+                assert len(logged(caplog, "ingress.database")) == expected
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert caplog.messages[0] == (
+    assert logged(caplog, "ingress.database")[0] == (
         "the processes of this database may open 90 connections to PostgreSQL, this one 30 of them, and the server has"
         " 70: lower INGRESS_DATABASE_CONNECTIONS, run fewer processes, or raise max_connections"
     )

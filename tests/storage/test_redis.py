@@ -23,7 +23,7 @@ from ingress.storage.redis_state import ACTIVE_TTL_S, RedisState
 from ingress.switching import routes
 
 from ..conftest import serving
-from ..gateway import Gateway, Organization, eventually
+from ..gateway import Gateway, Organization, eventually, logged
 
 STALE_CLAIMS = 'whatsapp_ingress_fence_rejections_total{reason="claim"}'
 NOBODY = "unix:///nonexistent/redis.sock"
@@ -478,9 +478,9 @@ async def test_a_redis_that_cannot_be_used_is_logged_at_the_start(
     """Once, before anybody sends: what is wrong, and what to look at."""
     with caplog.at_level("WARNING", "ingress.redis"):
         async with listening(change(settings.redis_url)):
-            await eventually(lambda: len(caplog.messages))
+            await eventually(lambda: logged(caplog, "ingress.redis"))
             assert redis_up() == 0
-    [line] = caplog.messages
+    [line] = logged(caplog, "ingress.redis")
     assert line.startswith(f"Redis does not answer ({reason}): check REDIS_URL")
 
 
@@ -491,7 +491,7 @@ async def test_what_becomes_of_redis_is_known_though_nobody_uses_it(
     assert valkey.redis_url
 
     def logged_away() -> list[bool]:
-        return ["does not answer" in line for line in caplog.messages]
+        return ["does not answer" in line for line in logged(caplog, "ingress.redis")]
 
     with caplog.at_level("WARNING", "ingress.redis"):
         async with listening(valkey.redis_url):
