@@ -17,7 +17,7 @@ from ingress import app, metrics
 from ingress.accounts.config import ChangeRefused
 from ingress.api import operations, send
 from ingress.health.gauges import watch_gauges
-from ingress.metrics import OTHER, VALUES
+from ingress.metrics.labels import OTHER, VALUES, Closed
 from ingress.server import OPERATIONS_CONNECTIONS
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
@@ -102,7 +102,7 @@ async def test_hostile_requests_make_no_series(organization: Organization) -> No
 
 def names_of(metric: Any) -> tuple[str, ...]:
     """The labels that are to be given to *metric*; none where it is no metric, or has been given them."""
-    if isinstance(metric, metrics._Closed) and not metric._labelvalues:
+    if isinstance(metric, Closed) and not metric._labelvalues:
         return tuple(metric._labelnames)
     return ()
 

@@ -26,10 +26,11 @@ from providers import (
 )
 from providers.description import config_fields
 
-from .. import identifiers, metrics
+from .. import identifiers
 from ..cache import Cache
 from ..calls.driver import Caller
 from ..calls.egress import Egress, InvalidUrl
+from ..metrics.labels import VALUES
 from ..storage.statements.configs import StoredConfig
 from ..storage.vault import Vault, VaultError, new_webhook_token
 from ..validation import ConfigData, Wrong, listed, once, wrong_fields
@@ -74,7 +75,7 @@ class Accounts:
 
     def __init__(self, registry: Registry, vault: Vault, caller: Caller, egress: Egress, origin: str) -> None:
         self.registry = registry
-        metrics.VALUES["provider"].update(registry.names())
+        VALUES["provider"].update(registry.names())
         self.vault = vault
         self.origin = origin
         self._caller = caller

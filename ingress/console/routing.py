@@ -9,8 +9,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypeVar
 
-from .. import metrics
 from ..api.refusals import refused_as_problems
+from ..metrics.labels import VALUES
 from ..web.bodies import Disconnected
 from ..web.problems import Problem, not_found
 from ..web.routing import Needs
@@ -47,7 +47,7 @@ class ConsoleRoute(Route):
         self.needs, self.organization, self.is_file = needs, organization, is_file
         self.changes = operation is not None
         self.query = _query_of(endpoint)
-        metrics.VALUES["route"].add(self.path)
+        VALUES["route"].add(self.path)
         self.app = self._serve
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,6 +13,7 @@ from providers import Event, Malformed, Unverified, Webhook
 
 from .. import identifiers, metrics
 from ..accounts.config import Config
+from ..metrics.labels import OTHER
 from ..storage.database import StoreUnavailable
 from ..storage.statements.receiving.inbound import MAX_AHEAD, QuarantineRow
 from ..switching.manager import WhatsAppProviderManager
@@ -52,7 +53,7 @@ class ReadWebhook(Unlogged, frozen=True):
 
     @property
     def provider(self) -> str:
-        return self.receiver.provider_type if self.receiver else metrics.OTHER
+        return self.receiver.provider_type if self.receiver else OTHER
 
 
 class VerifiedWebhook(msgspec.Struct, frozen=True):

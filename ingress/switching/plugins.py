@@ -14,6 +14,7 @@ from providers.registry import Installed
 
 from .. import metrics
 from ..identifiers import PLATFORM_ID
+from ..metrics.labels import VALUES
 from ..storage.database import Database
 from ..storage.statements import switches
 
@@ -49,7 +50,7 @@ class Plugins:
     def register(self, provider: type[WhatsAppProvider]) -> None:
         """Add one; raises ValueError where it is none, or its name is taken."""
         self._registry.register(provider)
-        metrics.VALUES["provider"].add(provider.info.name)
+        VALUES["provider"].add(provider.info.name)
         self._forget_all()
 
     def unregister(self, name: str) -> None:
@@ -90,7 +91,7 @@ class Plugins:
 
     def _took_up(self, discovered: list[str], gone: list[str]) -> None:
         logger.info("plug-ins discovered: %s; gone: %s", ", ".join(discovered) or "none", ", ".join(gone) or "none")
-        metrics.VALUES["provider"].update(discovered)
+        VALUES["provider"].update(discovered)
         self._forget_all()
 
     async def _installed(self) -> list[Installed]:

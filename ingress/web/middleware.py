@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import identifiers, metrics
+from ..metrics.labels import OTHER
 from .bodies import Disconnected
 from .problems import UNEXPECTED, problem_of, unavailable
 
@@ -74,5 +75,5 @@ class Middleware:
                 await response(scope, receive, send_marked)
         finally:
             if status:
-                route, method = scope.get("served", (metrics.OTHER, metrics.OTHER))
+                route, method = scope.get("served", (OTHER, OTHER))
                 metrics.observe(metrics.http_seconds, monotonic() - started, route, method, f"{status // 100}xx")

@@ -15,9 +15,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypeVar
 
-from .. import metrics
 from ..audit.trail import Actor
 from ..identifiers import parse_id
+from ..metrics.labels import VALUES
 from ..storage.database import Database
 from ..storage.vault import split_api_key
 from .auth import PLATFORM, Authenticator, Principal, Unauthenticated, key_in
@@ -220,7 +220,7 @@ class ApiRoute(Route):
         self.changes = changes and "GET" not in methods and needs in ("configure", "admin", "platform")
         self.body, self.query, self.answers = _types(endpoint)
         self.decoder = msgspec.json.Decoder(self.body or Any)
-        metrics.VALUES["route"].add(path)
+        VALUES["route"].add(path)
         self.app = self._serve
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

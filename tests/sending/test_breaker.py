@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from ingress import metrics
+from ingress.metrics.labels import VALUES
 from ingress.sending import breakers as breakers_module
 from ingress.sending.breakers import Breaker, Breakers, Ended, Permit, State
 from providers import Unavailable
@@ -201,7 +202,7 @@ def test_rests_get_longer_up_to_two_minutes_and_start_anew() -> None:
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A provider that no other test of this process knows: its series go with it."""
-    monkeypatch.setitem(metrics.VALUES, "provider", {"made_up"})
+    monkeypatch.setitem(VALUES, "provider", {"made_up"})
     yield "made_up"
     for metric in (metrics.breakers, metrics.breaker_transitions):
         metric.remove_by_labels({"provider": "made_up"})
