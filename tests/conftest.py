@@ -154,6 +154,8 @@ async def gateway(settings: Settings, meta: MetaSimulator) -> AsyncIterator[Gate
     async with AsyncExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:  # what is looked for in Redis is there, however busy the machine is
             patch.setattr(redis_state, "COMMAND_TIMEOUT_S", 2.0)
+            for name in ("COUNT_EVERY_S", "ERASE_EVERY_S"):  # a person is erased once all of theirs is counted
+                patch.setattr(app, name, 0.5)
             url = await stack.enter_async_context(serving(settings))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Gateway(url, settings.platform_key, session, meta)

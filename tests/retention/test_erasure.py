@@ -50,24 +50,22 @@ async def owner(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 
 async def found_in_database(owner: asyncpg.Connection, sought: list[str]) -> list[str]:
     """Every table, and every column of it, as text: `table: what was found`."""
-    tables = await owner.fetch(
-        "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+    texts = await owner.fetch(
+        "select relname, string_agg("
+        "   case atttypid when 'bytea'::regtype then format('encode(%I, ''escape'')', attname)"
+        "   else format('%I::text', attname) end, ', ')"
+        " from pg_class c join pg_attribute a on attrelid = c.oid and attnum > 0 and not attisdropped"
+        " where relkind = 'r' and relnamespace = 'public'::regnamespace"
+        " and pg_relation_size(c.oid) > 0 group by relname"
     )
     found = []
-    for (table,) in tables:
-        columns = await owner.fetch(
-            "select quote_ident(attname) as name, atttypid::regtype::text as kind from pg_attribute"
-            " where attrelid = $1::text::regclass and attnum > 0 and not attisdropped",
-            table,
+    for table, values in texts:
+        rows = await owner.fetch(
+            f"select one from unnest($1::text[]) one"
+            f" where exists (select from {table} where strpos(concat_ws(' ', {values}), one) > 0)",
+            sought,
         )
-        values = [
-            f"encode({name}, 'escape')" if kind == "bytea" else f"{name}::text"
-            for name, kind in (tuple(c) for c in columns)
-        ]
-        text = f"concat_ws(' ', {', '.join(values)})"
-        for one in sought:
-            if await owner.fetchval(f"select exists (select from {table} where strpos({text}, $1) > 0)", one):
-                found.append(f"{table}: {one}")
+        found += [f"{table}: {one}" for (one,) in rows]
     return found
 
 
