@@ -1019,7 +1019,6 @@ async def test_hanging_switches_of_others_are_waited_for(
 ) -> None:
     """As many as a process makes at once: one more is late, and is made."""
     limit(monkeypatch, test_s=1.5)
-    monkeypatch.setattr(database, "ACQUIRE_TIMEOUT_S", 0.2)
     other = await gateway.organization()
     await other.configure()
     await other.configure(active=False)
@@ -1028,6 +1027,7 @@ async def test_hanging_switches_of_others_are_waited_for(
     async with service(few, gateway.meta) as one:
         hanging = asyncio.create_task(switch(at(one, two), 1))
         await eventually(lambda: states(two), lambda found: found == ["active", "switching"])
+        monkeypatch.setattr(database, "ACQUIRE_TIMEOUT_S", 0.5)  # the other connections are open by now
         answer = await switch(at(one, other), 1)
         assert (await hanging).status == 504
     await gateway.meta.clear_faults(two.numbers[1])
