@@ -373,6 +373,8 @@ create table quarantine (
 create index on quarantine (received_at) where state = 'open' and not foreign_item;
 -- An organization's list, and how many are open.
 create index on quarantine (organization_id, state, id) where not foreign_item;
+-- The platform's list of what is another account's.
+create index on quarantine (organization_id, state, id) where foreign_item;
 
 -- ------------------------------------------------------------------ events
 

@@ -140,8 +140,13 @@ select become_first_partition('inbound_dedup');
 select make_successor('quarantine', 'organization_id, id');
 create index on next_quarantine (received_at) where state = 'open' and not foreign_item;
 create index on next_quarantine (organization_id, state, id) where not foreign_item;
+create index on next_quarantine (organization_id, state, id) where foreign_item;
 create policy no_foreign_items on next_quarantine as restrictive to ingress_app using (not foreign_item);
 grant insert on next_quarantine to ingress_ingest;
+
+-- alone: the quarantine's items of other accounts
+drop index concurrently if exists quarantine_foreign_items;
+create index concurrently quarantine_foreign_items on quarantine (organization_id, state, id) where foreign_item;
 
 -- step of quarantine: rows come below a bound
 select bound_rows('quarantine');
