@@ -60,7 +60,7 @@ provider_lag = _histogram(
 quarantined = _counter("whatsapp_ingress_quarantine_total", "Bodies or items put aside", "provider", "reason")
 quarantine_open = _gauge(
     "whatsapp_ingress_quarantine_open",
-    "Bodies or items that wait for somebody, counted up to 10,000",
+    "Bodies or items that wait for somebody, counted up to 1,000",
     "provider",
     "reason",
 )

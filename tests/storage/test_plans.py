@@ -79,7 +79,6 @@ EXCEPTIONS = {
     "deliveries.GAUGES": "what is pending, counted up to a bound",
     "erasure.GROUPS": "a walk through an organization's conversations, when somebody is erased",
     "figures.NEW": "so many events at once, in the background",
-    "inbound.COUNT_OPEN": "what is open, counted up to a bound",
     "messages.FIND": "what is held of an organization, at most a thousand; what is under way, where a person is hidden",
     "messages.FIND_WHAT_CAME_IN": "the same",
     "sends.GAUGES": "what is under way, counted up to a bound",

@@ -363,7 +363,7 @@ select coalesce((
     ), 'other') as provider, reason, sum(items)::integer as items
 from (
     select organization_id, config_id, reason, count(*) as items from (
-        select * from quarantine where state = 'open' and not foreign_item limit 10000
+        select * from quarantine where state = 'open' and not foreign_item limit 1000
     ) bounded group by 1, 2, 3
 ) open group by 1, 2"""
 
