@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import ingress
@@ -138,6 +139,8 @@ def test_what_the_code_counts_as_a_word_is_foreseen() -> None:
                 metric, arguments = call.func.value, call.args
             elif call.func.attr == "observe":
                 metric, arguments = call.func.value, call.args[1:]
+            elif call.func.attr == "observe_request":
+                metric, arguments = call.args[0], call.args[3:]
             else:
                 continue
             name = metric.attr if isinstance(metric, ast.Attribute) else ""
@@ -168,6 +171,27 @@ async def test_a_method_that_a_route_has_not_is_counted_apart(gateway: Gateway) 
     assert {labels: count for labels, count in counted.items() if count} == {
         ("/healthz", "GET", "2xx"): 1,
         (OTHER, OTHER, "4xx"): 2,
+    }
+
+
+async def test_a_latency_names_a_request(organization: Organization) -> None:
+    """In OpenMetrics: the one that its answer and its lines in the log name."""
+    gateway = organization.gateway
+    webhook = await organization.post_webhook(gateway.meta.inbound(organization.numbers[0]).text("x"))
+    sent = await organization.send()
+    page = (await gateway.metrics("application/openmetrics-text")).raw.decode()
+    exemplars = {
+        (sample.name.removeprefix("whatsapp_ingress_"), sample.exemplar.labels["request_id"])
+        for family in parse_openmetrics(page)
+        for sample in family.samples
+        if sample.exemplar
+    }
+    acked, request = webhook.headers["x-request-id"], sent.headers["x-request-id"]
+    assert exemplars >= {
+        ("ingest_ack_duration_seconds_bucket", acked),
+        ("http_request_duration_seconds_bucket", request),
+        ("send_attempt_duration_seconds_bucket", request),
+        ("send_end_to_end_seconds_bucket", request),
     }
 
 

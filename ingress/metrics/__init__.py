@@ -308,6 +308,15 @@ def observe(histogram: Histogram, value: float, *labels: str) -> None:
     child(histogram, *labels).observe(value)
 
 
+def observe_request(histogram: Histogram, value: float, request_id: str | None, *labels: str) -> None:
+    """None: its id is another process's."""
+    one = child(histogram, *labels)
+    if request_id is None:
+        one.observe(value)
+    else:
+        one.observe_request(value, request_id)
+
+
 def watch_queue(name: str, queue: _Queue) -> None:
     """Have the gauges of *name* read *queue* when they are scraped."""
     _queue_events.labels(name).set_function(lambda: queue.pending_rows)

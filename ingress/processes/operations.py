@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal
 
 from prometheus_client import Metric
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 from starlette.responses import Response
 
 from .. import metrics
@@ -65,10 +65,13 @@ class OperationsOfAll:
         return [(worker, answer) for worker, answer in zip(workers, answers, strict=True) if answer is not None]
 
 
-def _family(sent: tuple[str, str, str, list[tuple[str, dict[str, str], float]]]) -> Metric:
+def _family(sent: tuple[str, str, str, list[list[Any]]]) -> Metric:
     name, text, kind, samples = sent
     family = Metric(name, text, kind)
-    family.samples = [Sample(name, labels, value) for name, labels, value, *_ in samples]
+    family.samples = [
+        Sample(name, labels, value, exemplar=Exemplar(*exemplar) if exemplar else None)
+        for name, labels, value, _, exemplar, *_ in samples
+    ]
     return family
 
 

@@ -195,7 +195,7 @@ class Ingestion(msgspec.Struct, eq=False):
         request_id = identifiers.request_id()
         self._reply(answer, request_id)
         elapsed = monotonic() - self._started
-        metrics.observe(metrics.ack_seconds, elapsed, self._provider_name, outcome)
+        metrics.observe_request(metrics.ack_seconds, elapsed, request_id, self._provider_name, outcome)
         if log.is_wide():
             self._log(request_id, outcome, stored, elapsed)
 

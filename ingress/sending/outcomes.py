@@ -162,7 +162,8 @@ class Outcomes:
         if state.state == "done":
             labels = outcome.provider, state.status
             metrics.child(metrics.send_terminal, *labels).inc()
-            metrics.observe(metrics.send_seconds, (outcome.at - dispatch.created_at).total_seconds(), *labels)
+            elapsed = (outcome.at - dispatch.created_at).total_seconds()
+            metrics.observe_request(metrics.send_seconds, elapsed, dispatch.request_id, *labels)
         self._wakeups.notify(dispatch.organization_id)
         return state
 
@@ -192,7 +193,7 @@ def _observe(dispatch: Dispatch, config: Config, error: SendError | None) -> Non
     """Log and count an attempt, which failed with *error* or was taken."""
     elapsed, outcome = monotonic() - dispatch.started, _class_of(error)
     metrics.child(metrics.send_attempts, config.provider_type, outcome).inc()
-    metrics.observe(metrics.send_attempt_seconds, elapsed, config.provider_type, outcome)
+    metrics.observe_request(metrics.send_attempt_seconds, elapsed, dispatch.request_id, config.provider_type, outcome)
     _log_attempt(dispatch, config, error, elapsed)
 
 

@@ -76,4 +76,5 @@ class Middleware:
         finally:
             if status:
                 route, method = scope.get("served", (OTHER, OTHER))
-                metrics.observe(metrics.http_seconds, monotonic() - started, route, method, f"{status // 100}xx")
+                labels = route, method, f"{status // 100}xx"
+                metrics.observe_request(metrics.http_seconds, monotonic() - started, request_id, *labels)

@@ -157,11 +157,14 @@ async def test_metrics_of_all_are_on_one_page_and_add_up(service: Service, organ
     async with session:
         text = (await gateway.metrics()).raw.decode()
         openmetrics = (await gateway.metrics("application/openmetrics-text; version=1.0.0")).raw.decode()
-    for families in (list(parse_text(text)), list(parse_openmetrics(openmetrics))):
+    of_openmetrics = list(parse_openmetrics(openmetrics))
+    for families in (list(parse_text(text)), of_openmetrics):
         samples = [sample for family in families for sample in family.samples]
         acked = values(samples, "whatsapp_ingress_ingest_ack_duration_seconds_count", outcome="acked")
         assert set(acked) == {"0", "1"}
         assert sum(acked.values()) == 40
+        requests = {sample.exemplar.labels["request_id"] for sample in samples if sample.exemplar}
+        assert (families is of_openmetrics) == bool(requests & {answer.headers["x-request-id"] for answer in answers})
         assert set(values(samples, "process_resident_memory_bytes")) == {"parent", "0", "1"}
         for state, many in (("starting", 0), ("serving", 2), ("ending", 0)):
             assert values(samples, "whatsapp_ingress_processes", state=state) == {"parent": many}
