@@ -131,6 +131,7 @@ class Application:
     async def _lifespan(self, _: object) -> AsyncIterator[ApiState]:
         settings = self.settings
         vault = Vault(settings.encryption_keys)
+        metrics.by_organization.named = settings.organizations_in_metrics
         egress, periods = Egress(settings.allowed_networks), periods_of(settings)
         async with contextlib.AsyncExitStack() as stack:
             database = await stack.enter_async_context(

@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Connection tests, configurations, pairings and test events a minute of an organization in each process: each calls
     # out. 0: no limit.
     connection_tests_per_minute: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 10
+    # Organizations that metrics of this process name, the busiest ones; two series each. 0: none.
+    organizations_in_metrics: Annotated[int, msgspec.Meta(ge=0, le=200)] = 0
     # Comma-separated name=address of the console's entries that are other systems' (VoIP, Email).
     console_links: str = ""
     # Days that raw bodies of webhooks are kept, those in the quarantine, too.

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from uuid import uuid4
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -18,7 +20,9 @@ from ingress import app, metrics
 from ingress.accounts.config import ChangeRefused
 from ingress.api import operations, send
 from ingress.health.gauges import watch_gauges
+from ingress.metrics import organizations
 from ingress.metrics.labels import OTHER, VALUES, Closed
+from ingress.metrics.organizations import OrganizationCounters
 from ingress.server import OPERATIONS_CONNECTIONS
 from ingress.settings import Settings
 from ingress.storage.database import Database, StoreUnavailable
@@ -193,6 +197,54 @@ async def test_a_latency_names_a_request(organization: Organization) -> None:
         ("send_attempt_duration_seconds_bucket", request),
         ("send_end_to_end_seconds_bucket", request),
     }
+
+
+# ---------------------------------------------------------------- by organization
+
+
+def counted(registry: CollectorRegistry) -> dict[str, float]:
+    return {
+        sample.labels["organization"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "whatsapp_ingress_organization_sends_total"
+    }
+
+
+def test_the_busiest_organizations_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is counted never goes down, which would be taken for a restart."""
+    registry = CollectorRegistry()
+    counters = OrganizationCounters(registry)
+    first, second, third = (uuid4() for _ in range(3))
+    counters.count(counters.sends, first)
+    assert counted(registry) == {}
+    counters.named = 2
+    for organization_id in (first, second, third, third):
+        counters.count(counters.sends, organization_id)
+    assert counted(registry) == {str(first): 1, str(second): 1, OTHER: 2}
+    assert registry.get_sample_value("whatsapp_ingress_organizations_unnamed") == 1
+    counters.count(counters.sends, first)
+    monkeypatch.setattr(organizations, "RANKED_EVERY_S", 0)
+    counters.count(counters.sends, third)
+    monkeypatch.undo()
+    counters.count(counters.sends, second)
+    assert counted(registry) == {str(first): 2, str(third): 1, OTHER: 3}
+
+
+async def test_organizations_are_named_where_that_is_asked_for(
+    organization: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def named() -> set[str]:
+        samples = [sample for sample in await series(organization.gateway) if "organization" in sample.labels]
+        found = {sample.name for sample in samples if sample.labels["organization"] == organization.id}
+        return {name for name in found if name.endswith("_total")}
+
+    for many, names in ((0, set()), (200, {"organization_events_total", "organization_sends_total"})):
+        monkeypatch.setattr(metrics.by_organization, "named", many)
+        body = organization.gateway.meta.inbound(organization.numbers[0]).text("x")
+        assert (await organization.post_webhook(body)).status == 200
+        assert (await organization.send()).status == 200
+        assert await named() == {f"whatsapp_ingress_{name}" for name in names}
 
 
 # ---------------------------------------------------------------- the port of their own

@@ -187,6 +187,7 @@ async def _accepted(
     except Overloaded:
         raise unavailable("Too many sends are waiting.") from None
     _count("accepted")
+    metrics.by_organization.count(metrics.by_organization.sends, request.organization_id)
     return accepted
 
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from .. import __version__
 from .labels import Counter, Gauge, Histogram
+from .organizations import OrganizationCounters
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -275,6 +276,9 @@ ssrf_blocked = _counter("whatsapp_ingress_ssrf_blocked_total", "Outgoing connect
 loop_lag = _histogram(
     "whatsapp_ingress_event_loop_lag_seconds", "How late a timer fires", (), (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
 )
+
+# -- organizations, where it is asked for
+by_organization = OrganizationCounters(REGISTRY)
 
 # -- several processes: of their parent alone
 OF_PARENT = CollectorRegistry()

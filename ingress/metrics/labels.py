@@ -1,4 +1,4 @@
-"""What each label of a metric may say: values of closed sets, and none names an organization.
+"""What each label of a metric may say: values of closed sets, and none names an organization (organizations.py does).
 
 Whatever else comes, from a client, a provider, a plug-in or a library, is `other`: each new value is a line, or a dozen
 of them, in every scrape until the process ends.

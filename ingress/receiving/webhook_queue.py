@@ -148,6 +148,9 @@ class WebhookQueue:
         self._manager.activity.note("webhook", ((event.organization_id, event.config_id) for event in new))
         written = ((event.organization_id, event.config_id) for event in new if event.type == "message.received")
         self._manager.activity.note("received", written)
+        if metrics.by_organization.named:
+            for organization_id, many in Counter(event.organization_id for event in new).items():
+                metrics.by_organization.count(metrics.by_organization.events, organization_id, many)
         if any(keyed.waiting is not None for row in rows for keyed in row.events):
             self._held.set()
         counts: _Counts = Counter()
