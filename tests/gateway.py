@@ -24,7 +24,7 @@ import pytest
 from aiohttp import web
 from starlette.routing import compile_path
 
-from ingress.app import ROUTES
+from ingress.api.routes import ROUTES
 from ingress.dev.sandbox import MetaNumber, MetaSimulator, PostResult, example_number, signed_headers
 from ingress.dev.sandbox.meta.bodies import encode
 from ingress.web.openapi import walk

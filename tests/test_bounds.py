@@ -402,7 +402,7 @@ def test_an_address_that_is_too_long_is_none() -> None:
 
 # Every cache of the service and the providers, with what bounds its keys.
 CACHES = {
-    "ingress.app._description": "one document",
+    "ingress.api.routes._description": "one document",
     "ingress.calls.driver._timeout": "tenths of a second up to a call's time",
     "ingress.calls.driver._url": "addresses of LONGEST_KEPT_URL characters at most",
     "ingress.console.languages.catalogue": "LANGUAGES",

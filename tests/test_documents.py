@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from ingress import metrics
-from ingress.app import ROUTES
+from ingress.api.routes import ROUTES
 from ingress.cli.main import parser
 from ingress.settings import CLIENT_NAMES, Settings, variable
 from ingress.web.openapi import walk

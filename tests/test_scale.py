@@ -10,7 +10,7 @@ from bench.scale import lifetime, reads, traffic
 from bench.scale.bench import begun, query
 from bench.scale.seeding import Sizes
 from bench.service import ask
-from ingress.app import openapi
+from ingress.api.routes import openapi
 
 
 async def documented() -> set[str]:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from ingress.api import events, operations
-from ingress.app import ROUTES
+from ingress.api.routes import ROUTES
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import FaultProxy, MetaSimulator
 from ingress.sending.attempts import Attempts

@@ -29,7 +29,7 @@ _REFUSALS = {
 }
 VALUES: dict[str, set[str]] = {
     "version": {__version__},
-    # Those of the table of routes, of which each adds its own (ingress/app.py).
+    # Those of the table of routes, of which each adds its own (ingress/api/routes.py).
     "route": set(),
     "method": {"GET", "POST", "PUT", "PATCH", "DELETE"},
     "code_class": {"2xx", "3xx", "4xx", "5xx"},

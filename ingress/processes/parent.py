@@ -21,7 +21,7 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from .. import __version__, metrics
-from ..app import OPERATIONS
+from ..api.routes import OPERATIONS
 from ..server import LAST_ANSWERS_S, WATCHDOG_S, Beside, bind, on_signals, operations_served
 from ..settings import Settings
 from ..web.middleware import Middleware

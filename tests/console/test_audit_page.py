@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ingress
-from ingress.app import ROUTES
+from ingress.api.routes import ROUTES
 from ingress.console.pages import audit
 from ingress.console.readable import Difference, differences
 from ingress.console.routes import ROUTES as CONSOLE_ROUTES

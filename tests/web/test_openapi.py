@@ -24,7 +24,7 @@ def test_the_published_schema_is_current() -> None:
 
 
 async def test_every_route_is_described(gateway: Gateway) -> None:
-    from ingress.app import ROUTES
+    from ingress.api.routes import ROUTES
 
     document = (await gateway.call("GET", "/openapi.json")).json
     for path, method, route in walk(ROUTES):
