@@ -2,12 +2,17 @@
 
 import asyncio
 import logging
+from time import monotonic
 from uuid import UUID
 
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import switches
+from ..storage.statements.switches import Confirmed
 
 logger = logging.getLogger("ingress.switching.confirmations")
+
+# Whoever watches a switch waits so long for all processes to say that they use it: they do within a moment.
+CONFIRMED_WITHIN_S, CONFIRMED_POLL_S = 2.0, 0.02
 
 
 class Confirmations:
@@ -32,3 +37,14 @@ class Confirmations:
                     await switches.confirm(connection, process, used)
             except StoreUnavailable:
                 logger.warning("the database is away; that %d switches are used here stays unconfirmed", len(used))
+
+
+async def confirmed_by_all(database: Database, organization_id: UUID, version: int) -> Confirmed:
+    """Which processes use a switch that was made just now: once all do, or after CONFIRMED_WITHIN_S."""
+    until = monotonic() + CONFIRMED_WITHIN_S
+    while True:
+        async with database.organization(organization_id) as connection:
+            found = await switches.confirmed(connection, organization_id, version)
+        if found.confirmed == found.processes or monotonic() > until:
+            return found
+        await asyncio.sleep(CONFIRMED_POLL_S)

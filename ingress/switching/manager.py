@@ -33,7 +33,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -58,10 +57,10 @@ from ..storage.redis_state import RedisState
 from ..storage.statements import apps, configs, switches
 from ..storage.statements.configs import ChangedFallbacks
 from ..storage.statements.receiving.inbound import KEYS_KEPT, max_age
-from ..storage.statements.switches import Confirmed
 from ..storage.vault import Vault
 from .change import Requested, Switched
 from .config_store import ConfigEdit, ConfigStore, Edited
+from .confirmations import confirmed_by_all
 from .dry_run import DryRun, dry_run
 from .in_flight import InFlight
 from .journal import Journal, Transition
@@ -71,9 +70,6 @@ from .report import Show, phase
 from .routes import Route, Routes
 from .switch import Switching
 from .undo import Undo
-
-# Whoever watches a switch waits so long for all processes to say that they use it: they do within a moment.
-CONFIRMED_WITHIN_S, CONFIRMED_POLL_S = 2.0, 0.02
 
 
 class FallbackOrder(msgspec.Struct, frozen=True):
@@ -227,18 +223,8 @@ class WhatsAppProviderManager:
         await self._use(request.organization_id, switched, show)
         if switched.changed and show is not None:
             with suppress(StoreUnavailable):  # it is made, and who uses it can be read later
-                show(await self._confirmed_by_all(request.organization_id, switched.version))
+                show(await confirmed_by_all(self._database, request.organization_id, switched.version))
         return switched
-
-    async def _confirmed_by_all(self, organization_id: UUID, version: int) -> Confirmed:
-        """Which processes use a switch that was made just now: once all do, or after CONFIRMED_WITHIN_S."""
-        until = monotonic() + CONFIRMED_WITHIN_S
-        while True:
-            async with self._database.organization(organization_id) as connection:
-                found = await switches.confirmed(connection, organization_id, version)
-            if found.confirmed == found.processes or monotonic() > until:
-                return found
-            await asyncio.sleep(CONFIRMED_POLL_S)
 
     async def rollback(self, request: Requested, show: Show | None = None) -> Switched:
         """Return to the config that was active before, which is a new version. Raises as `switch`."""

@@ -16,7 +16,7 @@ from ingress.dev.sandbox import ErrorCode, TwilioSimulator
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.dev.sandbox.waha import api
 from ingress.storage.database import StoreUnavailable
-from ingress.switching import manager
+from ingress.switching import confirmations, manager
 
 from ..api.test_pairing import Unlinked
 from ..gateway import Gateway, Organization, eventually
@@ -275,7 +275,7 @@ async def test_a_process_that_does_not_answer_is_not_counted(
     console: Console, two: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page says how many use it, and no more."""
-    monkeypatch.setattr(manager, "CONFIRMED_WITHIN_S", 0.0)
+    monkeypatch.setattr(confirmations, "CONFIRMED_WITHIN_S", 0.0)
     monkeypatch.setattr("ingress.switching.confirmations.Confirmations.add", lambda *_: None)
     await console.get(address(two))
     made = await console.post("/console/switch", form_of(two))
