@@ -18,10 +18,33 @@ from typing import Any
 import asyncpg
 import msgspec
 
+APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
+
+STATEMENT_TIMEOUT_S = 5.0
+# Who waits for others that change the same organization gives up after this.
+EXCLUSIVE_WAIT_S = 20.0
+# The server takes the lock from a process that says nothing for so long: longer than a change may take (switching.py).
+EXCLUSIVE_IDLE_S = 30
 # The server keeps with a connection what it learned of each table and statement, and names resolve anew.
 LIFETIME_S = 3600.0
 SWEEP_EVERY_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
+# What each session of the server has, whatever its connection is for.
+SETTINGS = {
+    "synchronous_commit": "on",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "10s",
+    # Plans for arrays of unknown length are the same for every length; planning each time is half the cost.
+    "plan_cache_mode": "force_generic_plan",
+    # Every statement finds its rows by a key. A plan that was made while the tables were empty would read them
+    # whole, and be kept until statistics come: seconds of a rush on a new database.
+    "enable_seqscan": "off",
+    "enable_mergejoin": "off",
+    # In the order of an index, and no further than is asked for. With a step to another page at its usual price a
+    # plan for all, which takes everybody for small, reads all that somebody large has, and sorts it.
+    "random_page_cost": "1",
+    "jit": "off",
+}
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +61,37 @@ class Use(msgspec.Struct, frozen=True):
 
     kind: Kind
     most: int = 1
+
+
+# What a process needs connections for, and how many places each may take.
+_API, _INGEST, _WORK = (Kind(role=role) for role in ROLES)
+# A row that others write is waited for longer than elsewhere: what is half done would have to be undone. Closed before
+# the server ends it: `idle_session_timeout` is meant for who holds a lock.
+_CHANGES = Kind(
+    role=APP,
+    is_direct=True,
+    idle_s=EXCLUSIVE_IDLE_S / 2,
+    settings=(
+        ("lock_timeout", f"{STATEMENT_TIMEOUT_S:.0f}s"),
+        ("idle_session_timeout", f"{EXCLUSIVE_IDLE_S}s"),
+        ("statement_timeout", f"{EXCLUSIVE_WAIT_S + STATEMENT_TIMEOUT_S:.0f}s"),
+    ),
+)
+USES = {
+    "app": Use(_API, 4),
+    "worker": Use(_WORK, 6),
+    "lookup": Use(_WORK, 3),
+    # Those of group_commit.py.
+    "ingest": Use(_INGEST, 2),
+    "large": Use(_INGEST),
+    "contacts": Use(_WORK),
+    "claims": Use(_WORK),
+    "outcomes": Use(_WORK),
+    "listen": Use(Kind(role=WORKER, is_direct=True)),
+    "exclusive": Use(_CHANGES),
+}
+# Changes of organizations wait for providers: of the places that are nobody's own, they leave so many to the others.
+LEFT_BY_CHANGES = 2
 
 
 class _Opened(msgspec.Struct, eq=False):

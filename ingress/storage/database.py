@@ -10,16 +10,24 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 import asyncpg
+from msgspec import structs
 
 from .. import __version__, metrics
 from ..settings import Settings
 from ..shares import Shares
 from . import pooled
 from .changes import Changes
-from .connections import ConnectionPool, Kind, Use
+from .connections import (
+    APP,
+    EXCLUSIVE_WAIT_S,
+    LEFT_BY_CHANGES,
+    SETTINGS,
+    STATEMENT_TIMEOUT_S,
+    USES,
+    ConnectionPool,
+    Kind,
+)
 from .statements import logins, upgrades
-
-APP, INGEST, WORKER = ROLES = "ingress_app", "ingress_ingest", "ingress_worker"
 
 SCHEMA_VERSION = 4
 # Of the first release: migrations/ leads on from it.
@@ -27,41 +35,7 @@ FIRST_SCHEMA = 3
 # Seeds the hash of an organization's id, so that the lock is none of another program's.
 _EXCLUSIVE_LOCK = 0x73_77_69_74
 CONNECT_TIMEOUT_S = 3.0
-STATEMENT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 5.0
-# Who waits for others that change the same organization gives up after this.
-EXCLUSIVE_WAIT_S = 20.0
-# The server takes the lock from a process that says nothing for so long: longer than a change may take (switching.py).
-EXCLUSIVE_IDLE_S = 30
-# What a process needs connections for, and how many places each may take (connections.py).
-_INGEST, _WORK, _API = Kind(role=INGEST), Kind(role=WORKER), Kind(role=APP)
-# A row that others write is waited for longer than elsewhere: what is half done would have to be undone. Closed before
-# the server ends it: `idle_session_timeout` is meant for who holds a lock.
-_CHANGES = Kind(
-    role=APP,
-    is_direct=True,
-    idle_s=EXCLUSIVE_IDLE_S / 2,
-    settings=(
-        ("lock_timeout", f"{STATEMENT_TIMEOUT_S:.0f}s"),
-        ("idle_session_timeout", f"{EXCLUSIVE_IDLE_S}s"),
-        ("statement_timeout", f"{EXCLUSIVE_WAIT_S + STATEMENT_TIMEOUT_S:.0f}s"),
-    ),
-)
-USES = {
-    "app": Use(_API, 4),
-    "worker": Use(_WORK, 6),
-    "lookup": Use(_WORK, 3),
-    # Those of group_commit.py.
-    "ingest": Use(_INGEST, 2),
-    "large": Use(_INGEST),
-    "contacts": Use(_WORK),
-    "claims": Use(_WORK),
-    "outcomes": Use(_WORK),
-    "listen": Use(Kind(role=WORKER, is_direct=True)),
-    "exclusive": Use(_CHANGES),
-}
-# Changes of organizations wait for providers: of the places that are nobody's own, they leave so many to the others.
-LEFT_BY_CHANGES = 2
 # How many changes wait here, and of one organization: each holds its caller's connection.
 EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH = 200, 50
 POOLER_ADVICE = (
@@ -178,7 +152,7 @@ class Database:
         # Of those that PostgreSQL itself sees; of a pooler's it sees as many as that one opens.
         self.most_direct_connections = 1 + most_changes if direct_url else most_connections
         self._places = asyncio.Semaphore(most_changes)
-        uses = {**USES, "exclusive": Use(_CHANGES, most_changes)}
+        uses = {**USES, "exclusive": structs.replace(USES["exclusive"], most=most_changes)}
         self._connections = ConnectionPool(uses, most_connections, self._open)
         self._exclusive: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._queue = Shares(EXCLUSIVE_QUEUE, EXCLUSIVE_QUEUE_EACH)
@@ -393,21 +367,9 @@ def _session(role: str) -> dict[str, str]:
     return {
         "role": role,
         "application_name": named(role.removeprefix("ingress_")),
-        "synchronous_commit": "on",
         # Longer than whoever asks waits: for statements whose asker is gone.
         "statement_timeout": f"{STATEMENT_TIMEOUT_S + 1:.0f}s",
-        "lock_timeout": "2s",
-        "idle_in_transaction_session_timeout": "10s",
-        # Plans for arrays of unknown length are the same for every length; planning each time is half the cost.
-        "plan_cache_mode": "force_generic_plan",
-        # Every statement finds its rows by a key. A plan that was made while the tables were empty would read them
-        # whole, and be kept until statistics come: seconds of a rush on a new database.
-        "enable_seqscan": "off",
-        "enable_mergejoin": "off",
-        # In the order of an index, and no further than is asked for. With a step to another page at its usual price a
-        # plan for all, which takes everybody for small, reads all that somebody large has, and sorts it.
-        "random_page_cost": "1",
-        "jit": "off",
+        **SETTINGS,
     }
 
 

@@ -8,7 +8,8 @@ from time import monotonic
 
 import asyncpg
 
-from .database import WORKER, Database, SchemaError, StoreUnavailable, store_errors
+from .connections import WORKER
+from .database import Database, SchemaError, StoreUnavailable, store_errors
 from .statements import logins, organizations
 from .statements.switches import PROCESSES_LOCK
 

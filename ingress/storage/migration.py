@@ -7,11 +7,10 @@ from typing import NamedTuple
 import asyncpg
 
 from . import addresses, partitions
+from .connections import ROLES, WORKER
 from .database import (
     CONNECT_TIMEOUT_S,
     NO_ROLES,
-    ROLES,
-    WORKER,
     Database,
     SchemaError,
     StoreUnavailable,

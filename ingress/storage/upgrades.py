@@ -36,7 +36,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from .database import SCHEMA_VERSION, WORKER, SchemaError
+from .connections import WORKER
+from .database import SCHEMA_VERSION, SchemaError
 from .statements import upgrades
 from .statements.upgrades import Applied
 

@@ -21,7 +21,8 @@ from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.envelope import Envelope
 from ingress.settings import Settings
-from ingress.storage.database import WORKER, Database
+from ingress.storage.connections import WORKER
+from ingress.storage.database import Database
 from ingress.storage.migration import migrate
 from ingress.storage.statements import deliveries, events, parked
 

@@ -17,7 +17,8 @@ from ingress.api import events as reading
 from ingress.envelope import own_event
 from ingress.identifiers import new_id
 from ingress.settings import Settings
-from ingress.storage.database import APP, INGEST, WORKER, Database
+from ingress.storage.connections import APP, INGEST, WORKER
+from ingress.storage.database import Database
 from ingress.storage.migration import migrate
 from ingress.storage.statements import events as stored
 from ingress.storage.statements.events import EventRow

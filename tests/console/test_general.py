@@ -12,7 +12,8 @@ from ingress.delivery import relay
 from ingress.dev.sandbox import CrmFlood, CrmSimulator, CrmStatus
 from ingress.dev.sandbox.crm.answers import AnyAnswer
 from ingress.settings import Settings
-from ingress.storage.database import WORKER, Database
+from ingress.storage.connections import WORKER
+from ingress.storage.database import Database
 from ingress.storage.statements import events
 
 from ..delivery.test_delivery import event

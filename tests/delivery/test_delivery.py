@@ -21,7 +21,8 @@ from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmSt
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.identifiers import new_id
 from ingress.settings import Settings
-from ingress.storage.database import WORKER, Database
+from ingress.storage.connections import WORKER
+from ingress.storage.database import Database
 from ingress.storage.statements import deliveries, events
 from ingress.storage.statements.deliveries import ClaimedConversation, PostResult
 from ingress.storage.statements.events import EventRow

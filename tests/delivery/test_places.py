@@ -15,7 +15,8 @@ from ingress.delivery import places
 from ingress.delivery.places import CONCURRENCY, PER_ORGANIZATION, RESERVE, SLOW_PLACES, SLOW_S, Places
 from ingress.dev.sandbox import CrmSlow
 from ingress.settings import Settings
-from ingress.storage.database import WORKER, Database
+from ingress.storage.connections import WORKER
+from ingress.storage.database import Database
 from ingress.storage.statements import events
 from ingress.storage.statements.deliveries import ClaimLimit
 

@@ -10,7 +10,8 @@ import pytest
 
 from ingress.dev.sandbox import CrmSlow, CrmStatus
 from ingress.settings import Settings
-from ingress.storage.database import WORKER, Database
+from ingress.storage.connections import WORKER
+from ingress.storage.database import Database
 from ingress.storage.statements import deliveries, events, parked
 from ingress.storage.statements.deliveries import ClaimedConversation
 

@@ -4,7 +4,7 @@ import pytest
 
 from ingress.health import prober
 from ingress.sending import outbound
-from ingress.storage.database import EXCLUSIVE_IDLE_S, STATEMENT_TIMEOUT_S
+from ingress.storage.connections import EXCLUSIVE_IDLE_S, STATEMENT_TIMEOUT_S
 from ingress.switching import switch
 from providers import Audio, Document, Image, Sticker, Text, TimeLimits, Video
 from providers.meta_business import MetaBusiness

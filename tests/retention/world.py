@@ -12,7 +12,8 @@ from ingress.retention.periods import Periods
 from ingress.retention.retention import LetGo, Retention
 from ingress.settings import Settings
 from ingress.storage import partitions
-from ingress.storage.database import WORKER, Database
+from ingress.storage.connections import WORKER
+from ingress.storage.database import Database
 from ingress.storage.migration import migrate
 from ingress.storage.statements.events import EventRow
 from ingress.storage.statements.receiving.inbound import NO_DAY, FactDay, KeyedEvent, QuarantineRow, WebhookRow, store

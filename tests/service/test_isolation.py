@@ -16,13 +16,14 @@ import msgspec
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from ingress.app import ROUTES
+from ingress.api.routes import ROUTES
 from ingress.dev.sandbox import ErrorCode, StatusPolicy, encode
 from ingress.dev.sandbox.meta.bodies import envelope, metadata, status_item
 from ingress.identifiers import id_at
 from ingress.settings import Settings
 from ingress.storage import statements
-from ingress.storage.database import APP, INGEST, WORKER, Database
+from ingress.storage.connections import APP, INGEST, WORKER
+from ingress.storage.database import Database
 from ingress.storage.statements import configs, health, switches
 from ingress.storage.statements.sending import messages
 from ingress.storage.vault import new_api_key

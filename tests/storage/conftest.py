@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from ingress.dev.embedded.launcher import EmbeddedServers
-from ingress.storage.database import ROLES
+from ingress.storage.connections import ROLES
 from ingress.storage.migration import migrate
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from ingress.settings import Settings
 from ingress.storage.columns import Big, Json, Small, given, names
-from ingress.storage.database import WORKER, Database
+from ingress.storage.connections import WORKER
+from ingress.storage.database import Database
 
 
 class Row(NamedTuple):

@@ -17,8 +17,8 @@ from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.settings import Settings, SettingsError, load
 from ingress.storage import connections as connections_module
 from ingress.storage import database as module
-from ingress.storage.connections import ConnectionPool, Kind, Use
-from ingress.storage.database import APP, USES, WORKER, Busy, Database, StoreUnavailable
+from ingress.storage.connections import APP, USES, WORKER, ConnectionPool, Kind, Use
+from ingress.storage.database import Busy, Database, StoreUnavailable
 from ingress.storage.listener import notifications
 from ingress.storage.migration import migrate
 from ingress.storage.statements import logins
@@ -96,7 +96,9 @@ async def _open_nothing(_: Kind) -> Any:
 @pytest.mark.parametrize("use", USES)
 async def test_no_use_takes_the_place_of_another(use: str, most: int) -> None:
     """However much is wanted for all others, and however long they keep it."""
-    async with ConnectionPool({**USES, "exclusive": Use(module._CHANGES, most)}, most, _open_nothing) as connections:
+    async with ConnectionPool(
+        {**USES, "exclusive": Use(USES["exclusive"].kind, most)}, most, _open_nothing
+    ) as connections:
         for other in set(USES) - {use}:
             with contextlib.suppress(TimeoutError):
                 while True:
@@ -137,7 +139,9 @@ async def test_who_waits_for_a_place_gets_it_in_order() -> None:
 async def test_what_nobody_needs_is_closed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections_module, "SWEEP_EVERY_S", 0.01)
     kept, closed = Kind(role=WORKER), Kind(role=APP, idle_s=0.0)
-    monkeypatch.setattr(module, "USES", {"worker": Use(kept, 2), "app": Use(closed, 2), "listen": Use(kept)})
+    monkeypatch.setattr(
+        module, "USES", {"worker": Use(kept, 2), "app": Use(closed, 2), "listen": Use(kept), "exclusive": Use(kept)}
+    )
     async with Database(settings.database_url, 12) as database:
         async with database.worker(), database.organization(uuid4()) as connection:
             pid = await connection.fetchval("select pg_backend_pid()")

@@ -12,15 +12,8 @@ import pytest
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import MetaSimulator
 from ingress.settings import Settings
-from ingress.storage.database import (
-    APP,
-    INGEST,
-    ROLES,
-    WORKER,
-    Database,
-    SchemaError,
-    StoreUnavailable,
-)
+from ingress.storage.connections import APP, INGEST, ROLES, WORKER
+from ingress.storage.database import Database, SchemaError, StoreUnavailable
 from ingress.storage.migration import migrate, prepare
 from ingress.storage.statements import logins as logins_of
 from ingress.storage.vault import generate_key

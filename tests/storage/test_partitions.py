@@ -17,7 +17,8 @@ from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.identifiers import id_at
 from ingress.receiving.completion import day_of_fact
 from ingress.storage import partitions
-from ingress.storage.database import APP, INGEST, WORKER, Database
+from ingress.storage.connections import APP, INGEST, WORKER
+from ingress.storage.database import Database
 from ingress.storage.migration import migrate
 from ingress.storage.partitions import (
     BY_SEQUENCE,

@@ -25,8 +25,8 @@ from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, FaultProxy, MetaSimulator
 from ingress.settings import Settings
 from ingress.storage import database as module
-from ingress.storage.connections import Kind
-from ingress.storage.database import APP, SCHEMA_VERSION, USES, WORKER, Database, SchemaError, StoreUnavailable
+from ingress.storage.connections import APP, USES, WORKER, Kind
+from ingress.storage.database import SCHEMA_VERSION, Database, SchemaError, StoreUnavailable
 from ingress.storage.group_commit import GroupCommit
 from ingress.storage.migration import migrate, prepare
 from ingress.storage.statements.upgrades import older_processes

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from ingress.settings import Settings
-from ingress.storage.database import APP
+from ingress.storage.connections import APP
 from ingress.storage.database import _session as session
 from ingress.storage.statements import audit, events
 from ingress.storage.statements.reports import notifications, search

@@ -33,7 +33,7 @@ from ingress.dev.sandbox import (
 from ingress.dev.sandbox.twilio.bodies import example_sender
 from ingress.settings import Settings
 from ingress.storage import changes, database, redis_state
-from ingress.storage.database import EXCLUSIVE_IDLE_S, STATEMENT_TIMEOUT_S
+from ingress.storage.connections import EXCLUSIVE_IDLE_S, STATEMENT_TIMEOUT_S, USES, Use
 from ingress.storage.statements import audit, switches
 from ingress.switching import manager, report, routes
 from ingress.switching import switch as switching
@@ -977,8 +977,8 @@ async def test_a_process_that_hangs_loses_the_lock_and_the_right_to_commit(
 ) -> None:
     """It believes that it holds it. Whoever came meanwhile is not undone by it."""
     third = await two.configure(active=False)
-    hasty = msgspec.structs.replace(database._CHANGES, settings=(("idle_session_timeout", "200ms"),))
-    monkeypatch.setattr(database, "_CHANGES", hasty)
+    hasty = msgspec.structs.replace(USES["exclusive"].kind, settings=(("idle_session_timeout", "200ms"),))
+    monkeypatch.setitem(USES, "exclusive", Use(hasty))
     await meta.set_default(two.numbers[1], Slow(seconds=0.3), everything=True)
     async with service(settings, meta) as hanging:
         under_way = asyncio.create_task(switch(at(hanging, two), 1))
@@ -1023,7 +1023,7 @@ async def test_hanging_switches_of_others_are_waited_for(
     await other.configure()
     await other.configure(active=False)
     await gateway.meta.set_default(two.numbers[1], Hang(), everything=True)
-    few = msgspec.structs.replace(settings, database_connections=len(database.USES))
+    few = msgspec.structs.replace(settings, database_connections=len(USES))
     async with service(few, gateway.meta) as one:
         hanging = asyncio.create_task(switch(at(one, two), 1))
         await eventually(lambda: states(two), lambda found: found == ["active", "switching"])
