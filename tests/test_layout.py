@@ -362,7 +362,7 @@ EVERY_ORGANIZATION = {
     "audit.CLAIM": "a worker verifies the trails that are due, whoever they belong to",
     "audit.OLD": "a worker lets go of what is past its time, whoever it belongs to",
     "audit.NEWEST": "whether the encryption keys fit is a question about no organization",
-    "audit.VALID": "a metric, which names no organization",
+    "audit.GAUGES": "a metric, which names no organization",
     "configs.BROKEN": "a process leaves every broken account alone, whoever it belongs to",
     "configs.BY_TOKEN": "the token of a webhook's address is what finds the organization",
     "configs.OWNER_OF": "an item names an account, and no organization",

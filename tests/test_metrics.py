@@ -19,7 +19,7 @@ import ingress
 from ingress import app, metrics
 from ingress.accounts.config import ChangeRefused
 from ingress.api import operations, send
-from ingress.health.gauges import watch_gauges
+from ingress.health.gauges import GAUGES, watch_gauges
 from ingress.metrics import organizations
 from ingress.metrics.labels import OTHER, VALUES, Closed
 from ingress.metrics.organizations import OrganizationCounters
@@ -344,16 +344,26 @@ async def test_the_description_is_written_once(gateway: Gateway) -> None:
 async def test_a_gauge_that_cannot_be_counted_leaves_the_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """It stays as it was, and the log says which."""
+    """It stays as it was, and says since when; the log says which."""
 
     async def gauges(_: object) -> None:
         raise error
 
     monkeypatch.setattr(deliveries, "gauges", gauges)
-    others = metrics.send_pending, metrics.audit_chain_valid
-    for gauge in others:
+    others = metrics.send_pending, metrics.audit_chain_valid, metrics.audit_overdue
+    for gauge in (*others, *(metrics.gauges_read.labels(kind) for kind in GAUGES)):
         gauge.set(-1)
     async with Database(settings.database_url) as database:
         await watch_gauges(database)
     assert min(gauge._value.get() for gauge in others) >= 0
     assert "the gauges of deliveries stand still" in caplog.text
+    assert [kind for kind in GAUGES if metrics.gauges_read.labels(kind)._value.get() < 0] == ["deliveries"]
+    metrics.gauges_read.clear()
+
+
+async def test_an_alert_sees_the_first_switch_that_is_late_or_taken_back(gateway: Gateway) -> None:
+    """What begins at 1 has never increased, for Prometheus."""
+    counted = {(sample.name, *sample.labels.values()) for sample in await series(gateway)}
+    for reason in ("asked", "process_died", "not_paired", OTHER):
+        assert ("whatsapp_ingress_rollbacks_total", reason) in counted
+    assert ("whatsapp_ingress_provider_switch_propagation_seconds_count", "read") in counted

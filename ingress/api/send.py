@@ -33,7 +33,7 @@ from ..storage.group_commit import Overloaded
 from ..storage.statements.sending import messages
 from ..storage.statements.sending.messages import SendState, StoredMessage
 from ..switching.policy import OnUncertain
-from ..web.bodies import OrganizationBody, RequestBody, Shown, invalid
+from ..web.bodies import Disconnected, OrganizationBody, RequestBody, Shown, invalid
 from ..web.problems import Json, Problem, json_response, not_configured, unavailable
 from . import AnyRequest, ApiRequest
 from .history.gone import missing_message
@@ -138,6 +138,11 @@ def refusals_counted() -> Iterator[None]:
         outcome = "shed" if problem.status == 503 else _REFUSED.get(problem.code)
         if outcome is not None:
             _count(outcome)
+        raise
+    except Disconnected:  # nobody waits for an answer
+        raise
+    except Exception as error:
+        _count("shed" if isinstance(error, StoreUnavailable | Overloaded) else "error")
         raise
 
 

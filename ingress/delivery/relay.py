@@ -191,6 +191,7 @@ class Relay:
         except VaultError:
             # Our fault, not the CRM's: nothing is counted against it.
             logger.error("the secrets of the callback of organization %s cannot be opened", claim.organization_id)
+            metrics.callback_unreadable.inc()
             self._unfinished.append((claim, KEYLESS_DELAY))
         except asyncio.CancelledError:
             self._unfinished.append((claim, AT_ONCE))
@@ -281,7 +282,15 @@ class Relay:
         finally:
             elapsed = self._places.end(under_way)
         _count(event, event_id, answer, elapsed)
+        if answer.ok and event.attempts == 0:
+            dwell_s = (datetime.now(UTC) - event.created_at).total_seconds()
+            metrics.observe(metrics.delivery_dwell, dwell_s, self._health(endpoint, event))
         return answer
+
+    def _health(self, endpoint: Endpoint, event: PendingDelivery) -> str:
+        """How *endpoint* has been since *event* was stored: what waited for it was not late by our fault."""
+        took = endpoint.taking_since is not None and endpoint.taking_since < event.created_at
+        return "healthy" if took and not self._places.is_slow(event.organization_id) else "unhealthy"
 
     async def _settle(
         self, claim: ClaimedConversation, event: PendingDelivery, endpoint: Endpoint, answer: PostAnswer
@@ -332,8 +341,6 @@ class Relay:
 
 def _count(event: PendingDelivery, event_id: str, answer: PostAnswer, elapsed: float) -> None:
     """Count and log a post."""
-    if answer.ok and event.attempts == 0:
-        metrics.delivery_dwell.observe((datetime.now(UTC) - event.created_at).total_seconds())
     metrics.delivery_attempts.labels(answer.kind).inc()
     metrics.delivery_seconds.labels(answer.kind).observe(elapsed)
     _log(event, event_id, answer, elapsed)

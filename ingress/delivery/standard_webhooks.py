@@ -39,10 +39,11 @@ class SigningSecret(Unlogged, frozen=True):
 
 
 class Endpoint(Unlogged, frozen=True):
-    """Where an organization's events go."""
+    """Where an organization's events go. ``taking_since``: it has failed no post since; None: it fails."""
 
     url: str
     secrets: list[SigningSecret]
+    taking_since: datetime | None = None
 
 
 class PostAnswer(Unlogged, frozen=True):
@@ -62,7 +63,7 @@ _secrets = msgspec.json.Decoder(list[SigningSecret])
 def endpoint_of(vault: Vault, organization_id: UUID, callback: Callback) -> Endpoint:
     """*callback* with its secrets opened. Raises `VaultError`."""
     plain = vault.open(callback.secrets, str(organization_id), "callback", "secrets")
-    return Endpoint(callback.url, _secrets.decode(plain))
+    return Endpoint(callback.url, _secrets.decode(plain), None if callback.failing_since else callback.updated_at)
 
 
 def sealed(vault: Vault, organization_id: UUID, secrets: Sequence[SigningSecret]) -> bytes:

@@ -18,9 +18,11 @@ logger = logging.getLogger("ingress.health.gauges")
 async def watch_gauges(database: Database) -> None:
     """Look at each once. What cannot be looked at stays as it was, and is logged."""
     for name, look in GAUGES.items():
+        read = metrics.gauges_read.labels(name)
         try:
             async with database.worker() as connection:
                 await look(connection)
+            read.set_to_current_time()
         except StoreUnavailable as away:
             logger.warning("the gauges of %s stand still: %s", name, away)
         except Exception:  # a defect of one hides nothing of the others
@@ -67,15 +69,17 @@ async def _accounts(connection: asyncpg.Connection) -> None:
 
 
 async def _trails(connection: asyncpg.Connection) -> None:
-    metrics.audit_chain_valid.set(await audit.valid(connection))
+    found = await audit.gauges(connection)
+    metrics.audit_chain_valid.set(found.valid)
+    metrics.audit_overdue.set(found.overdue_s)
 
 
 GAUGES: dict[str, Callable[[asyncpg.Connection], Awaitable[None]]] = {
     "deliveries": _deliveries,
     "sends": _sends,
-    "the quarantine": _quarantine,
-    "webhooks to be read": _unread_webhooks,
+    "quarantine": _quarantine,
+    "large_webhooks": _unread_webhooks,
     "statuses": _statuses,
     "accounts": _accounts,
-    "audit trails": _trails,
+    "audit_trails": _trails,
 }

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from .. import __version__
-from .labels import Counter, Gauge, Histogram
+from .labels import OTHER, ROLLBACKS, VALUES, Counter, Gauge, Histogram
 from .organizations import OrganizationCounters
 
 REGISTRY = CollectorRegistry()
@@ -102,9 +102,9 @@ delivery_seconds = _histogram(
 )
 delivery_dwell = _histogram(
     "whatsapp_ingress_delivery_dwell_seconds",
-    "Stored to first delivered",
-    (),
-    (0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400),
+    "Stored to first delivered, by how the callback has been since it was stored",
+    ("state",),
+    (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 30, 300, 3600, 86400),
 )
 delivery_pending = _gauge(
     "whatsapp_ingress_delivery_pending", "Events not yet delivered, but for disabled callbacks, up to 10,000"
@@ -113,6 +113,9 @@ delivery_oldest = _gauge("whatsapp_ingress_delivery_oldest_seconds", "Age of the
 deliveries_parked = _gauge(
     "whatsapp_ingress_deliveries_parked", "Events that were given up and can be replayed, up to 10,000"
 )
+callback_unreadable = _counter(
+    "whatsapp_ingress_callback_unreadable_total", "Deliveries put off, as the callback's secrets cannot be opened"
+)
 
 # -- sending
 send_requests = _counter("whatsapp_ingress_send_requests_total", "POST /send", "outcome")
@@ -120,7 +123,11 @@ send_attempts = _counter("whatsapp_ingress_send_attempts_total", "Calls to provi
 send_attempt_seconds = _histogram(
     "whatsapp_ingress_send_attempt_duration_seconds", "One call to a provider", ("provider", "class"), _LATENCY
 )
-send_terminal = _counter("whatsapp_ingress_send_terminal_total", "Sends that came to an end", "provider", "outcome")
+send_terminal = _counter(
+    "whatsapp_ingress_send_terminal_total",
+    "Sends that came to an end, and how the last call ended",
+    *("provider", "outcome", "class"),
+)
 send_seconds = _histogram(
     "whatsapp_ingress_send_end_to_end_seconds",
     "Accepted to the end of a send",
@@ -189,6 +196,11 @@ switch_rollbacks = _counter(
     "Changes that were undone before they were made, and returns to the former config",
     "reason",
 )
+# From 0, so that an alert sees the first one.
+for _source in VALUES["source"]:
+    propagation_seconds.labels(_source)
+for _reason in (*ROLLBACKS, OTHER):
+    switch_rollbacks.labels(_reason)
 
 # -- plug-ins
 plugins = _gauge("whatsapp_ingress_plugins", "Providers that are installed, by what became of them", "state")
@@ -217,6 +229,9 @@ audit_chain_valid = _gauge(
     "1 if every organization's audit trail was intact when it was last verified, hourly",
 )
 audit_chain_valid.set(float("nan"))  # until the database was asked
+audit_overdue = _gauge(
+    "whatsapp_ingress_audit_overdue_seconds", "How long the audit trail that waits longest is past its hour"
+)
 
 # -- what is past its time
 retention_dropped = _counter(
@@ -247,6 +262,9 @@ receipts = _counter(
 )
 
 # -- parts we depend on
+gauges_read = _gauge(
+    "whatsapp_ingress_gauges_read_timestamp_seconds", "When gauges were last read in the database, by what", "kind"
+)
 waiting = _gauge(
     "whatsapp_ingress_waiting_requests", "Requests that wait: readers of events, and sends for their result", "kind"
 )

@@ -27,6 +27,8 @@ _REFUSALS = {
     *("secrets_needed", "account_in_use", "account_exists", "quota_reached", "webhooks_unread"),
     *("version_conflict", "no_former_config", "not_paired", "too_slow", "webhook_not_set", "lock_lost"),
 }
+# Why one was taken back.
+ROLLBACKS = {*_REFUSALS, "asked", "error", "process_died", "pairing_timed_out", "superseded"}
 VALUES: dict[str, set[str]] = {
     "version": {__version__},
     # Those of the table of routes, of which each adds its own (ingress/api/routes.py).
@@ -58,6 +60,7 @@ VALUES: dict[str, set[str]] = {
         *("sending", "uncertain", "download", "upload"),
         *("read", "typing", "stop_typing", "find_phone", "find_contact"),
         *("readers", "sends"),
+        *("deliveries", "quarantine", "large_webhooks", "statuses", "accounts", "audit_trails"),
     },
     "outcome": {
         *get_args(StatusValue),
@@ -85,8 +88,7 @@ VALUES: dict[str, set[str]] = {
         *("missing_key", "malformed_key", "unknown_key", "too_many_failures", "too_many_requests"),
         *("scope", "platform_only", "more_than_it_has", "other_organization", "webhook", "address"),
         *("account", "host", "claim", "attempt", "breaker_open"),
-        *_REFUSALS,
-        *("asked", "error", "process_died", "pairing_timed_out", "superseded"),
+        *ROLLBACKS,
         # connections that are ended early
         *("evicted", "slow_reader", "slow_sender", "silent", "malformed_request", "host_missing", "upgrade_refused"),
         *("transfer_encoding", "too_large", "header_too_large", "version_not_supported", "unavailable", "internal"),

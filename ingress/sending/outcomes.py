@@ -161,7 +161,7 @@ class Outcomes:
             raise LeaseLost
         if state.state == "done":
             labels = outcome.provider, state.status
-            metrics.child(metrics.send_terminal, *labels).inc()
+            metrics.child(metrics.send_terminal, *labels, outcome.attempt_class).inc()
             elapsed = (outcome.at - dispatch.created_at).total_seconds()
             metrics.observe_request(metrics.send_seconds, elapsed, dispatch.request_id, *labels)
         self._wakeups.notify(dispatch.organization_id)

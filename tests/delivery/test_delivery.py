@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from ingress import metrics
 from ingress.delivery import relay, standard_webhooks
 from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmStatus, Delivered, FaultProxy
 from ingress.dev.sandbox.standard_webhooks import problem
@@ -496,6 +497,22 @@ async def test_days_of_failure_disable_the_callback(
     shown = await eventually(lambda: health(customer), lambda shown: shown["state"] == "disabled")
     assert shown["disabled_reason"] == "failing for days"
     assert len(await eventually(lambda: customer.events(kind="account.updated"))) == 1
+
+
+async def test_secrets_that_cannot_be_opened_put_deliveries_off(
+    customer: Organization, crm: Crm, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted, and nothing is lost: another process may have the key."""
+    monkeypatch.setattr(relay, "KEYLESS_DELAY", timedelta(seconds=0.01))
+    before = metrics.callback_unreadable._value.get()
+    replace = "update callbacks set secrets = $2 where organization_id = $1"
+    secrets = await database.fetchval("select secrets from callbacks where organization_id = $1", UUID(customer.id))
+    await database.execute(replace, UUID(customer.id), b"unknown key")
+    await text(customer)
+    await eventually(metrics.callback_unreadable._value.get, lambda count: count > before)
+    assert crm.attempts == []
+    await database.execute(replace, UUID(customer.id), secrets)
+    await crm.wait_received(1)
 
 
 async def test_redirects_are_not_followed(customer: Organization, crm: Crm) -> None:

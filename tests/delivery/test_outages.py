@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from ingress import metrics
 from ingress.delivery import outages, relay
 from ingress.dev.sandbox import CrmStatus
 from ingress.settings import Settings
@@ -56,6 +57,12 @@ async def down(customer: Organization, crm: Crm) -> None:
     await eventually(lambda: health(customer), lambda shown: shown["consecutive_failures"] > 2 * len(PEOPLE))
 
 
+def dwelled(state: str) -> float:
+    """How many events were delivered at once while the callback was in *state*."""
+    name = "whatsapp_ingress_delivery_dwell_seconds_count"
+    return metrics.REGISTRY.get_sample_value(name, {"state": state}) or 0.0
+
+
 async def pauses(sql: asyncpg.Connection, customer: Organization) -> list[timedelta]:
     """How long each conversation waits that nobody delivers."""
     rows = await sql.fetch(
@@ -72,6 +79,20 @@ async def test_a_crm_that_is_back_gets_what_was_postponed(customer: Organization
     assert sorted(bodies(list(crm.received.values()))) == PEOPLE
     crm.assert_sound()
     await eventually(lambda: health(customer), lambda shown: shown["state"] == "healthy")
+
+
+async def test_what_waited_for_a_crm_was_not_late_by_our_fault(customer: Organization, crm: Crm) -> None:
+    """It was never tried: one before it of its conversation was. What comes later counts again."""
+    healthy, unhealthy = dwelled("healthy"), dwelled("unhealthy")
+    await down(customer, crm)
+    await text(customer, "behind", PEOPLE[0])
+    crm.set_default(None, endpoint=ENDPOINT)
+    await eventually(lambda: dwelled("unhealthy"), lambda count: count == unhealthy + 1)
+    assert dwelled("healthy") == healthy
+    await eventually(lambda: health(customer), lambda shown: shown["state"] == "healthy")
+    await text(customer, "later", PEOPLE[0])
+    await eventually(lambda: dwelled("healthy"), lambda count: count == healthy + 1)
+    assert dwelled("unhealthy") == unhealthy + 1
 
 
 async def test_what_is_tried_early_is_given_up_no_sooner(

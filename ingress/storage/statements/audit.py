@@ -296,10 +296,19 @@ async def verified(
     await connection.execute(VERIFIED, organization_id, every_s, *msgspec.structs.astuple(checked))
 
 
-VALID = "select not exists (select from organizations where audit_broken is not null) /* every organization_id */"
+class TrailGauges(NamedTuple):
+    """Whether every chain was intact when it was last verified; how long the one that waits longest is overdue."""
+
+    valid: bool
+    overdue_s: float
 
 
-async def valid(connection: asyncpg.Connection) -> bool:
-    """Whether every chain was intact when it was last verified (worker, all organizations)."""
-    intact: bool = await connection.fetchval(VALID)
-    return intact
+GAUGES = """
+select not exists (select from organizations where audit_broken is not null) as valid,
+    coalesce(greatest(extract(epoch from now() - (select min(audit_due_at) from organizations)), 0), 0)::float8 as overdue_s
+/* every organization_id */"""
+
+
+async def gauges(connection: asyncpg.Connection) -> TrailGauges:
+    """(worker, all organizations)"""
+    return TrailGauges(*(await connection.fetch(GAUGES))[0])

@@ -249,7 +249,10 @@ async def revoke_made(connection: asyncpg.Connection, organization_id: UUID, key
 
 
 class Callback(Unlogged, frozen=True):
-    """Where an organization's events go, and how that went. ``secrets`` are sealed."""
+    """Where an organization's events go, and how that went.
+
+    ``secrets`` are sealed. ``updated_at``: when it was set, or took an event again after it had failed.
+    """
 
     url: str
     secrets: bytes
@@ -259,6 +262,7 @@ class Callback(Unlogged, frozen=True):
     last_error: str | None
     consecutive_failures: int
     paused_until: datetime | None
+    updated_at: datetime
 
 
 CALLBACK = f"select {names(Callback)} from callbacks where organization_id = $1"

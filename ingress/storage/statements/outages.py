@@ -42,7 +42,8 @@ with given as (
     join callbacks c on c.organization_id = _.organization_id and c.url = _.url and c.failing_since is not null
     order by c.organization_id for update of c
 )
-update callbacks c set failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null
+update callbacks c set failing_since = null, last_error = null, consecutive_failures = 0, paused_until = null,
+    updated_at = now()
 from given where {same_key("organization_id", "c", "given")}
 returning c.organization_id, given.consecutive_failures >= {DOWN_AFTER} as were_down"""
 
