@@ -276,6 +276,17 @@ create table api_keys (
     primary key (organization_id, id)
 );
 
+-- What is left of encryption keys that were let go (ingress/encryption/): what they signed is verified with it, and API keys
+-- that they hashed are known again. It opens nothing.
+create table retired_keys (
+    id         uuid        primary key,
+    -- As in INGRESS_ENCRYPTION_KEYS.
+    key_id     text        not null unique,
+    -- Sealed with one of those that are still there.
+    derived    bytea       not null,
+    retired_at timestamptz not null default now()
+);
+
 -- Who is signed in to the console. A session acts for a key: what ends the key ends it.
 create table console_sessions (
     -- SHA-256 of what the browser's cookie holds.
@@ -934,6 +945,10 @@ alter table provider_apps enable row level security;
 alter table provider_apps force row level security;
 create policy worker on provider_apps to ingress_worker using (true) with check (true);
 grant select, insert, update, delete on provider_apps to ingress_worker;
+alter table retired_keys enable row level security;
+alter table retired_keys force row level security;
+create policy worker on retired_keys to ingress_worker using (true) with check (true);
+grant select, insert, update on retired_keys to ingress_worker;
 -- As restrictive policy: what belongs to somebody else stays unseen even by a query that forgot to say so.
 create policy no_foreign_items on quarantine as restrictive to ingress_app using (not foreign_item);
 

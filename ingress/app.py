@@ -27,6 +27,7 @@ from .calls.egress import Egress
 from .calls.transfers import Transfers
 from .console.routes import ROUTES as CONSOLE
 from .delivery.relay import Relay
+from .encryption.sealed import remember_retired
 from .health.counting import count_due
 from .health.gauges import watch_gauges
 from .health.prober import Prober
@@ -118,6 +119,7 @@ class Application:
                     neighbours=self._neighbours,
                 )
             )
+            await remember_retired(database, vault)
             redis = await stack.enter_async_context(RedisState(settings.redis_url))
             caller = await stack.enter_async_context(Caller(egress))
             transfers = await stack.enter_async_context(Transfers(egress))
@@ -277,7 +279,7 @@ async def _follow_redis(
 
 async def _follow_database(database: Database, manager: WhatsAppProviderManager, changes: Wakeups) -> None:
     """Follow the changes of providers and keys that the database notifies of, with Redis or without."""
-    async for payload in notifications(database, CHANNEL):
+    async for payload in notifications(database, CHANNEL, manager.accounts.vault.key_ids):
         if not payload:
             manager.routes.forget_all()
         else:

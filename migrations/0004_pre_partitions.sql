@@ -69,6 +69,16 @@ create table erasures (
 );
 create unique index on erasures (organization_id, contact_id) where contact_id is not null;
 create index on erasures (due_at) where finished_at is null;
+create table retired_keys (
+    id         uuid        primary key,
+    key_id     text        not null unique,
+    derived    bytea       not null,
+    retired_at timestamptz not null default now()
+);
+alter table retired_keys enable row level security;
+alter table retired_keys force row level security;
+create policy worker on retired_keys to ingress_worker using (true) with check (true);
+grant select, insert, update on retired_keys to ingress_worker;
 grant select on event_marks to ingress_app, ingress_ingest, ingress_worker;
 grant insert, delete on event_marks to ingress_worker;
 grant select, insert, update on retention_progress, retention_turn to ingress_worker;

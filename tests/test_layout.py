@@ -160,6 +160,7 @@ LAYERS = (
     "accounts delivery retention",
     "calls",
     "web",
+    "encryption",
     "envelope wakeups audit",
     "storage",
     "identifiers shares cache",

@@ -30,7 +30,7 @@ from ..storage.listener import require_room
 from ..storage.migration import migrate, prepare
 from ..storage.upgrades import Post
 from ..storage.vault import Vault, VaultError, generate_key
-from . import remote, retention
+from . import encryption_keys, remote, retention
 from .matrix import limits_matrix, matrix
 from .upgrade_report import show, summary
 
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_migrate(commands)
     retention.add_command(commands)
+    encryption_keys.add_command(commands)
     remote.add_commands(commands, _add_providers(commands))
     commands.add_parser("schema", help="print the JSON Schema of an event")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
@@ -194,10 +195,14 @@ def _login_to_serve(database_url: str) -> str:
     return login
 
 
-def _retention(settings: Settings, options: argparse.Namespace) -> int:
-    """As the service's login, or else as the owner: both may look, and drop."""
-    with _stores(settings if settings.database_url else _as_owner(settings)) as stored:
-        return retention.run(stored, options)
+def _in_database(run: Callable[[Settings, argparse.Namespace], int]) -> Callable[[Settings, argparse.Namespace], int]:
+    """Run it as the service's login, or else as the owner: both may look, and change what the service does."""
+
+    def run_there(settings: Settings, options: argparse.Namespace) -> int:
+        with _stores(settings if settings.database_url else _as_owner(settings)) as stored:
+            return run(stored, options)
+
+    return run_there
 
 
 def _serve(settings: Settings, options: argparse.Namespace) -> int | None:
@@ -361,7 +366,8 @@ COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int | None]] = {
     "run": _run,
     "serve": _serve,
     "migrate": _migrate,
-    "retention": _retention,
+    "retention": _in_database(retention.run),
+    "keys": _in_database(encryption_keys.run),
     "providers": _providers,
     "schema": _schema,
     "generate-key": _generate_key,

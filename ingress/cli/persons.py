@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from .client import Client, Failed, Row
+from .tables import progress
 
 POLL_S = 0.5
 
@@ -44,8 +44,8 @@ def export(client: Client, options: argparse.Namespace) -> tuple[Any, Iterable[s
         for line in client.lines("GET", f"/contacts/{whom}/export"):
             file.write(line)
             counts[next(iter(json.loads(line)))] += 1
-            _progress(f"{counts['event']} events, {counts['message']} messages")
-    _progress("")
+            progress(f"{counts['event']} events, {counts['message']} messages")
+    progress("")
     summary = f"{path}: the contact, {counts['event']} events and {counts['message']} messages that were sent to them."
     return {"file": str(path), **counts}, [summary], 0
 
@@ -65,10 +65,10 @@ def erase(client: Client, options: argparse.Namespace) -> tuple[Any, Iterable[st
         raise Failed("nothing was deleted")
     erasure = client.call("POST", f"/contacts/{whom}/erasure")
     while erasure["state"] != "done":
-        _progress(_how_far(erasure))
+        progress(_how_far(erasure))
         time.sleep(POLL_S)
         erasure = client.call("GET", f"/erasures/{erasure['id']}")
-    _progress("")
+    progress("")
     return erasure, [f"Nothing is left of them: {erasure['deleted']} rows are deleted (erasure {erasure['id']})."], 0
 
 
@@ -76,10 +76,3 @@ def _how_far(asked: Row) -> str:
     if asked["state"] == "waiting":
         return f"waits for {asked['step'] or 'its turn'}"
     return f"deleting {asked['step'] or 'what is left'}: {asked['deleted']} rows"
-
-
-def _progress(text: str) -> None:
-    """On a line of its own, where a person looks on."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
+from ..encryption.sealed import remember_retired
 from ..retention.periods import Periods, periods_of
 from ..retention.report import KeptReport, TableKept, report
 from ..retention.retention import LetGo, Retention
-from ..settings import Settings, SettingsError, variable
+from ..settings import Settings
 from ..storage.database import Database
 from ..storage.statements.lifetime import retention
-from ..storage.vault import Vault, VaultError
+from .encryption_keys import vault_of
 from .tables import table
 
 LARGEST = 10
@@ -39,7 +40,9 @@ async def _run(settings: Settings, options: argparse.Namespace) -> tuple[list[st
     async with Database(settings.database_url, settings.database_connections) as database:
         await database.check()
         if options.apply:
-            gone = await Retention(database, _vault(settings), periods, share=1).take_turn(every_s=0)
+            vault = vault_of(settings)
+            await remember_retired(database, vault)
+            gone = await Retention(database, vault, periods, share=1).take_turn(every_s=0)
             return (["Another process is at it."], 1) if gone is None else (list(_gone(gone)), 0)
         found = await report(database, periods)
         if options.organization is None:
@@ -47,13 +50,6 @@ async def _run(settings: Settings, options: argparse.Namespace) -> tuple[list[st
         async with database.worker() as connection:
             own, _ = await retention.own(connection, options.organization)
         return list(_of_one(found, options.organization, periods.of(own))), 0
-
-
-def _vault(settings: Settings) -> Vault:
-    try:
-        return Vault(settings.encryption_keys)
-    except VaultError as error:
-        raise SettingsError(f"{variable('encryption_keys')}: {error}; the audit trail is sealed with them") from None
 
 
 def _gone(gone: LetGo) -> Iterator[str]:

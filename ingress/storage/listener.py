@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from time import monotonic
 
 import asyncpg
 
 from .connections import WORKER
 from .database import Database, SchemaError, StoreUnavailable, store_errors
-from .statements import logins, organizations
+from .statements import logins, organizations, sealed
 from .statements.switches import PROCESSES_LOCK
 
 logger = logging.getLogger("ingress.database")
@@ -20,27 +20,30 @@ LISTEN_RETRY_S = 0.5
 LISTEN_PROBE_S = 1.0
 
 
-async def notifications(database: Database, channel: str) -> AsyncIterator[str | None]:
+async def notifications(database: Database, channel: str, key_ids: Sequence[str] = ()) -> AsyncIterator[str | None]:
     """What is notified on *channel*, for ever; None each time it begins, and "" each time it breaks off.
+
+    Meanwhile everybody sees that this process has the encryption keys *key_ids*.
 
     In between nothing is missed; what was notified before it began, or while it was away, was.
     """
     while True:
         with contextlib.suppress(StoreUnavailable):
-            async with contextlib.aclosing(_listen(database, channel)) as payloads:
+            async with contextlib.aclosing(_listen(database, channel, key_ids)) as payloads:
                 async for payload in payloads:
                     yield payload
         yield ""
         await asyncio.sleep(LISTEN_RETRY_S)
 
 
-async def _listen(database: Database, channel: str) -> AsyncGenerator[str | None, None]:
+async def _listen(database: Database, channel: str, key_ids: Sequence[str]) -> AsyncGenerator[str | None, None]:
     """None when it begins, then what is notified on *channel*, until the connection is gone."""
     notified: asyncio.Queue[str | None] = asyncio.Queue()
     async with database.connection("listen") as connection:
         try:
             await _pass_on(connection, channel, notified)
             await _count_in(connection, database.most_direct_connections)
+            await sealed.declare_keys(connection, key_ids)
             database.process = connection.get_server_pid()
             # Through a pooler it is another one's, and what is notified there does not come here.
             database.changes.notified(await connection.fetchval("select pg_backend_pid()") == database.process)

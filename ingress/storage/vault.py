@@ -8,7 +8,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidTag
@@ -25,6 +25,13 @@ _ENCRYPTION_KEY_ID = re.compile("[A-Za-z0-9]{1,64}")
 
 class VaultError(Exception):
     """A sealed value cannot be opened: unknown key, or it was moved from the place it was sealed for."""
+
+
+class _Derived(NamedTuple):
+    """What is made of an encryption key, and cannot be turned back into it: what hashes keys, and what signs."""
+
+    pepper: bytes
+    signer: bytes
 
 
 def generate_key() -> str:
@@ -44,9 +51,22 @@ class Vault:
         given = _encryption_keys(keys)
         self._newest = next(iter(given))
         self._keys = {key_id: AESGCM(key) for key_id, key in given.items()}
-        # Newest first, as the keys they are derived from.
-        self._peppers = [hmac.digest(key, b"whatsapp-ingress pepper", "sha256") for key in given.values()]
-        self._signers = {key_id: hmac.digest(key, b"whatsapp-ingress audit", "sha256") for key_id, key in given.items()}
+        # Newest first, as the keys they are derived from; then those of keys that were let go.
+        self._derived = {key_id: _derived(key) for key_id, key in given.items()}
+        self._pepper, self._signer = self._derived[self._newest]
+
+    @property
+    def key_ids(self) -> list[str]:
+        """Of the keys that open, the newest first."""
+        return list(self._keys)
+
+    def derived(self, key_id: str) -> bytes:
+        """What is left of a key that is let go, for `remember`. It opens nothing."""
+        return b"".join(self._derived[key_id])
+
+    def remember(self, key_id: str, derived: bytes) -> None:
+        """Know again what was hashed and signed with a key that was let go."""
+        self._derived.setdefault(key_id, _Derived(derived[:32], derived[32:]))
 
     def seal(self, plain: bytes, *place: str) -> bytes:
         """*plain*, to be opened only with the same *place* (organization, object, field)."""
@@ -69,36 +89,44 @@ class Vault:
     def sign(self, content: bytes) -> bytes:
         """A hash of *content* that only who has the newest key can make: length of the key id, key id, HMAC-SHA-256."""
         key_id = self._newest.encode()
-        return bytes([len(key_id)]) + key_id + hmac.digest(self._signers[self._newest], content, "sha256")
+        return bytes([len(key_id)]) + key_id + hmac.digest(self._signer, content, "sha256")
 
-    def signed(self, record: bytes, content: bytes) -> bool:
-        """Whether *record* is what `sign` made of *content*, with any key. Raises `VaultError` where it is gone."""
+    def signed(self, record: bytes, content: bytes, *, lately: bool = False) -> bool:
+        """Whether *record* is what `sign` made of *content*, with any key. Raises `VaultError` where it is gone.
+
+        *lately*: with none that was let go. Who has stolen such a one can sign, too.
+        """
         start = 1 + record[0] if record else 0
-        signer = _known(self._signers, record[1:start], "signed")
+        key_id = record[1:start]
+        if lately:
+            _known(self._keys, key_id, "signed")
+        signer = _known(self._derived, key_id, "signed").signer
         return hmac.compare_digest(record[start:], hmac.digest(signer, content, "sha256"))
 
     def key_hash(self, secret: str) -> bytes:
         """What is stored of an API key, made with the newest pepper. Random keys need no slow hash."""
-        return hmac.digest(self._peppers[0], secret.encode(), "sha256")
+        return hmac.digest(self._pepper, secret.encode(), "sha256")
 
     def is_key_hash(self, stored: bytes, secret: str) -> bool:
         """Whether *stored* was made of *secret*, with any pepper: one that is not `key_hash` should be renewed."""
-        hashes = [hmac.digest(pepper, secret.encode(), "sha256") for pepper in self._peppers]
+        hashes = [hmac.digest(pepper, secret.encode(), "sha256") for pepper, _ in self._derived.values()]
         return any([hmac.compare_digest(stored, made) for made in hashes])
 
     def lookup_hashes(self, secret: str) -> list[bytes]:
         """What *secret* is found by where it is not to be opened: made with each key, the newest first."""
-        return [hmac.digest(pepper, b"lookup\0" + secret.encode(), "sha256")[:16] for pepper in self._peppers]
+        return [
+            hmac.digest(pepper, b"lookup\0" + secret.encode(), "sha256")[:16] for pepper, _ in self._derived.values()
+        ]
 
     def fingerprint(self, secret: str) -> str:
         """What may be shown and audited of a secret: enough to tell two apart, nothing to guess it from."""
-        digest = hmac.digest(self._peppers[0], secret.encode(), "sha256").hex()[:8]
+        digest = hmac.digest(self._pepper, secret.encode(), "sha256").hex()[:8]
         return f"…{secret[-4:]} ({digest})" if len(secret) >= 16 else f"… ({digest})"
 
     def masked_url(self, url: str) -> str:
         """What may be shown and audited of an address: its path and query may hold credentials."""
         parts = urlsplit(url)
-        digest = hmac.digest(self._peppers[0], url.encode(), "sha256").hex()[:8]
+        digest = hmac.digest(self._pepper, url.encode(), "sha256").hex()[:8]
         return f"{parts.scheme}://{parts.netloc}/… ({digest})"
 
 
@@ -121,6 +149,22 @@ def _encryption_key(entry: str) -> tuple[str, bytes]:
     if not _ENCRYPTION_KEY_ID.fullmatch(key_id) or len(key) != 32:
         raise VaultError("each encryption key is `id:base64 of 32 bytes`")
     return key_id, key
+
+
+def _derived(key: bytes) -> _Derived:
+    return _Derived(
+        hmac.digest(key, b"whatsapp-ingress pepper", "sha256"), hmac.digest(key, b"whatsapp-ingress audit", "sha256")
+    )
+
+
+def sealed_with(record: bytes) -> str:
+    """The id of the key that `Vault.seal` made *record* with."""
+    return record[2 : 2 + record[1]].decode("ascii", "replace") if len(record) > 1 else ""
+
+
+def signed_with(record: bytes) -> str:
+    """The id of the key that `Vault.sign` made *record* with."""
+    return record[1 : 1 + record[0]].decode("ascii", "replace") if record else ""
 
 
 def _known(keys: Mapping[str, Key], key_id: bytes, done: str) -> Key:

@@ -18,10 +18,11 @@ import asyncpg
 import pytest
 
 from ingress.dev.embedded.launcher import EmbeddedServers
+from ingress.encryption.sealed import EVERYTHING
 from ingress.identifiers import LAST_ID
 from ingress.storage.database import _session as session
 from ingress.storage.migration import migrate
-from ingress.storage.statements import audit
+from ingress.storage.statements import audit, sealed
 from ingress.storage.statements.receiving import inbound
 
 from ..test_layout import STATEMENT, own_name, statement_modules
@@ -71,6 +72,8 @@ STATEMENTS |= {
     f"audit.TRAIL by {', '.join(columns)}": (audit._by(audit.TRAIL, *columns), {"app"})
     for columns in (("actor",), ("config_id", "action"), ("outcome",), ("action",), ("actor", "outcome"))
 }
+STATEMENTS |= {f"sealed.page of {kind.column}": (sealed.page_statement(kind.column), {"worker"}) for kind in EVERYTHING}
+STATEMENTS |= {f"sealed.renew {kind.column}": (sealed.renew_statement(kind.column), {"worker"}) for kind in EVERYTHING}
 
 # Each for a reason.
 EXCEPTIONS = {

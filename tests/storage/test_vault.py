@@ -222,3 +222,22 @@ def test_fingerprints(secret: str) -> None:
     assert len(shown) <= 16
     if len(secret) < 16:
         assert shown.startswith("… (")
+
+
+def test_what_a_key_that_was_let_go_made_is_known_again() -> None:
+    """What it hashed and signed; it opens nothing, and what must be of today's keys is not believed of it."""
+    old, new = generate_key(), generate_key()
+    former, vault = Vault(old), Vault(new)
+    sealed, signed, hashed = former.seal(b"secret", "a"), former.sign(b"content"), former.key_hash("key")
+    looked_up = former.lookup_hashes("secret")[0]
+    assert not vault.is_key_hash(hashed, "key")
+    vault.remember(former.key_ids[0], former.derived(former.key_ids[0]))
+    assert vault.is_key_hash(hashed, "key")
+    assert looked_up in vault.lookup_hashes("secret")
+    assert vault.signed(signed, b"content")
+    assert not vault.signed(signed, b"another")
+    assert vault.key_ids == [new.partition(":")[0]]
+    with pytest.raises(VaultError):
+        vault.signed(signed, b"content", lately=True)
+    with pytest.raises(VaultError):
+        vault.open(sealed, "a")
