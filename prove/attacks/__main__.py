@@ -32,7 +32,7 @@ from .storms import STORMS, AttackTarget
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "prove" / "attacks.json"
 
-# What a pod may have (k8s/deployment.yaml).
+# What a pod may have beside its /tmp (k8s/base/deployment.yaml).
 RSS_LIMIT_MB = 256
 QUIET_P99_LIMIT_MS = 250
 HEALTH_LIMIT_MS = 500
