@@ -9,7 +9,7 @@ PIP := -m pip --quiet --disable-pip-version-check install
 # Tests start hundreds of processes: where nothing compiled is kept, each of them compiles the whole service.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run demo test check prove attack bench scale lock catalogues screenshots clean
+.PHONY: run demo test check prove attack bench scale lock reference catalogues screenshots clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -56,6 +56,9 @@ lock:
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-serve.lock
 	uv pip compile --group bench -c requirements.lock --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-bench.lock
+# What is written from the code; tests compare.
+reference: $(STAMP)
+	@$(BIN)/ingress settings > docs/configuration.md
 # Take the console's texts into its catalogues, and compile those: after that, translate what is new in the .po files and
 # run it again. Nothing is guessed (fuzzy).
 catalogues: $(STAMP)

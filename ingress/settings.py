@@ -23,8 +23,12 @@ PLAIN_NAMES = {
     "redis_url": "REDIS_URL",
 }
 
-# Of the commands that speak to a running service (ingress/cli/remote.py), which are in the README all the same.
-CLIENT_NAMES = frozenset({"INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG"})
+# Of the commands that speak to a running service (ingress/cli/remote.py), which are written down all the same.
+CLIENT_NAMES = {
+    "INGRESS_API_URL": "The service that commands speak to. Not set: the one of `.data/dev.json`.",
+    "INGRESS_API_KEY": "Their key. Not set: the one of `.data/dev.json`.",
+    "INGRESS_API_ORG": "The organization that they act for, where the key is the platform's.",
+}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -42,74 +46,156 @@ class SettingsError(Exception):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Each field is the environment variable INGRESS_<NAME IN CAPITALS>, but for those of PLAIN_NAMES."""
+    """Each field is the environment variable INGRESS_<NAME IN CAPITALS>, but for those of PLAIN_NAMES.
 
-    # PostgreSQL 15 or newer. Empty: an embedded one in data_dir.
+    What stands below a field is what docs/configuration.md says of it (ingress/cli/reference.py).
+    """
+
+    # ---------------------------------------------------------------- PostgreSQL
+
     database_url: str = ""
-    # The same database with the login that owns the schema: of `ingress migrate` alone. Empty: one login for both.
+    """PostgreSQL 15 or newer, as in `postgresql://user:password@host:5432/database?sslmode=verify-full`. Not set: one
+    from a wheel (extra `dev`), in the data folder."""
+
     database_owner_url: str = ""
-    # The same database without a pooler in between, where DATABASE_URL leads through one (docs/pgbouncer.md). Empty: it
-    # does not.
+    """Of `ingress migrate` alone: the same database with the login that owns the schema, so that the one of
+    `DATABASE_URL` needs to own nothing. Not set: one login for both."""
+
     database_direct_url: str = ""
-    # How many connections to PostgreSQL this process may have open; 10 uses have one each, the others are shared.
+    """The same database without a pooler in between, where `DATABASE_URL` leads through PgBouncer in transaction mode:
+    for who listens, who changes organizations, and migrations ([pgbouncer.md](pgbouncer.md))."""
+
     database_connections: Annotated[int, msgspec.Meta(ge=10, le=MAX_DATABASE_CONNECTIONS)] = 16
-    # How long the start waits for a database that does not answer.
+    """Connections to PostgreSQL that this process may have open at once. Each of ten uses keeps one place, such as the
+    API, storing webhooks, sends, and changes of organizations; the other places are for whichever needs them, and
+    changes of organizations, one each, leave two of them. What is idle is closed after a minute;
+    `whatsapp_ingress_db_connections` shows how many are open. The processes of a database count each other, and log a
+    warning where they may open more than the server has for them."""
+
     database_wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60
-    # Redis 7 or Valkey 8 or newer, or a cluster of them (redis+cluster://). Empty: an embedded one in data_dir.
+    """Seconds that `ingress serve` waits at its start for a database that does not answer; then it ends, with
+    status 1."""
+
+    # ---------------------------------------------------------------- Redis
+
     redis_url: str = ""
-    # Address and port to listen on.
+    """Redis 7 or Valkey 8 or newer, `redis://:password@host:6379` (`rediss://` for TLS). A cluster by some of its
+    nodes: `redis+cluster://:password@host:6379,host:6379` (`rediss+cluster://`). Not set: one from a wheel (extra
+    `dev`), in the data folder."""
+
+    # ---------------------------------------------------------------- Addresses
+
     host: str = "127.0.0.1"
+    """Address to listen on."""
+
     port: Port = 8000
-    # Port of /metrics, which the public is not to reach; /healthz and /readyz are there too.
+    """Port of the API, the console and webhooks."""
+
     metrics_port: Port = 9464
-    # Where the embedded servers, generated secrets and dev.json live.
-    data_dir: str = ".data"
-    # Origin under which providers reach this service, as in https://in.example.com. Empty: http://host:port.
-    # Webhook addresses and URL signatures are built from it, never from a request's headers.
+    """Port of `/metrics`, at the same address, which the public must not reach; `/healthz` and `/readyz` are there too.
+    0: any free one, shown at the start of `ingress run`."""
+
     public_url: str = ""
-    # Creates organizations and keys, and acts for the organization in X-Org-Id. Empty: nobody can.
-    platform_key: str = ""
-    # Comma-separated `id:base64 of 32 bytes`, newest first: the newest encrypts, all decrypt.
-    encryption_keys: str = ""
-    # Start the simulators of the providers and of a CRM, and a development organization.
-    sandbox: bool = False
-    # Comma-separated networks that outgoing calls may reach though they are private, as in 10.1.0.0/16.
-    # Plain http is allowed only where this is not empty.
-    egress_allow: str = ""
-    # Comma-separated hosts that vouch for whose an account is as the provider's own do: gateways, servers of one's own.
-    trusted_hosts: str = ""
-    # Comma-separated networks of the proxies in front: what they say in X-Forwarded-For is believed, and nobody else.
-    trusted_proxies: str = ""
-    # Connections that one client may have at a time; the proxies of trusted_proxies have no bound. 0: nobody has.
+    """Origin under which providers reach the service, as in `https://in.example.com`. Webhook addresses and URL
+    signatures are built from it, never from a request's headers. Not set: `http://host:port`."""
+
     connections_per_address: Annotated[int, msgspec.Meta(ge=0)] = 256
-    # What reads requests: `own` (ingress/protocol.py), or `uvicorn`, which has few bounds (docs/security.md).
+    """Connections that one client address may have at a time (of IPv6, a network of 64 bits); a proxy of
+    `INGRESS_TRUSTED_PROXIES` has no bound. 0: nobody has one."""
+
     http_protocol: Literal["own", "uvicorn"] = "own"
-    # Refuse to start where PostgreSQL, Redis or the public address would be reached without TLS, or unverified.
+    """What reads requests. `uvicorn`: uvicorn alone, in case a release of it and our own reading do not go together;
+    then [few bounds hold](security.md#without-our-own-protocol)."""
+
+    # ---------------------------------------------------------------- Secrets
+
+    platform_key: str = ""
+    """Creates organizations and keys, and acts for the organization in `X-Org-Id`: at least 32 characters, random ones.
+    Not set: nobody can; beside an embedded database one is generated."""
+
+    encryption_keys: str = ""
+    """Each is `id:base64 of 32 bytes`, comma-separated, newest first: the first encrypts, all decrypt; `ingress
+    generate-key` makes one. `ingress keys rotate` puts another in the place of one
+    ([security.md](security.md#another-encryption-key)). Needed, but beside an embedded database one is generated."""
+
+    # ---------------------------------------------------------------- Whom it talks to, and whom it believes
+
     require_tls: bool = False
-    # Seconds between two looks at an account that is sent through (docs/health.md). 0: this process looks at none.
-    health_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30
-    # Requests a second that a key may make of each process, twice as many at once. 0: no limit.
+    """Refuse to start unless `DATABASE_URL` has `sslmode=verify-full` (or `verify-ca`; with `require` alone nobody is
+    verified), `REDIS_URL` is `rediss://` (or `rediss+cluster://`) with verification on, and `INGRESS_PUBLIC_URL` is
+    `https://`."""
+
+    egress_allow: str = ""
+    """Private networks that outgoing calls may reach, comma-separated, as in `10.1.0.0/16`; plain http is allowed only
+    where this is set. Not set: public addresses only."""
+
+    trusted_hosts: str = ""
+    """Hosts of gateways and servers of your own, comma-separated, as in `gateway.example.com`: a connection test that
+    passes there shows whose an account is, as at the provider's own hosts."""
+
+    trusted_proxies: str = ""
+    """Networks of the proxies in front, comma-separated, as in `10.0.0.0/8`: the rightmost `X-Forwarded-For` entry that
+    is not of them is the client's address in the audit trail; nobody else's is believed."""
+
+    # ---------------------------------------------------------------- Limits
+
     requests_per_key: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 50
-    # Sign-ins a minute that may fail from one address, before the next ones are refused unseen. 0: no limit.
+    """Requests a second that a key may make of each process, twice as many at once. 0: no limit, as in `make run`."""
+
     sign_in_failures_per_minute: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 5
-    # Connection tests, configurations, pairings and test events a minute of an organization in each process: each calls
-    # out. 0: no limit.
+    """Invalid keys a minute from one address (of IPv6: from one /64), after which the next are refused without being
+    looked up. Behind a proxy that is not in `INGRESS_TRUSTED_PROXIES` all clients have one address, and this limit
+    together. 0: no limit."""
+
     connection_tests_per_minute: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 10
-    # Organizations that metrics of this process name, the busiest ones; two series each. 0: none.
+    """Connection tests, configurations, pairings, look-ups of numbers and test events a minute of one organization in
+    each process: each calls out. 0: no limit, as in `make run`."""
+
+    # ---------------------------------------------------------------- Watching
+
+    health_interval_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30
+    """Seconds between two looks at an account that is sent through ([health.md](health.md)). 0: this process looks at
+    none. With 0 in every process no account is: no health, no switch of the service's own, and none that waits for a
+    phone is completed."""
+
     organizations_in_metrics: Annotated[int, msgspec.Meta(ge=0, le=200)] = 0
-    # Comma-separated name=address of the console's entries that are other systems' (VoIP, Email).
-    console_links: str = ""
-    # Days that raw bodies of webhooks are kept, those in the quarantine, too.
-    retention_bodies_days: Days = 30
-    # Days that events, messages and what became of them are kept.
-    retention_events_days: Days = 90
-    # Days that statuses are kept as their providers reported them.
-    retention_statuses_days: Days = 180
-    # Days that repeated webhooks and repeated Idempotency-Keys are recognised; providers repeat for a week.
-    retention_keys_days: Annotated[int, msgspec.Meta(ge=8, le=36_500)] = 30
-    # Days that the audit trail is kept.
-    retention_audit_days: Annotated[int, msgspec.Meta(ge=366, le=36_500)] = 1826
+    """Organizations that `/metrics` names by their ids, each with two series of each process: the busiest ones of the
+    last hour; all others are `other`. 50 is plenty. 0: metrics name none."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+
+    # ---------------------------------------------------------------- How long data is kept
+
+    retention_bodies_days: Days = 30
+    """Days that raw bodies of webhooks are kept, those in the quarantine, too. An organization may have this, and the
+    two below, [shorter](retention.md)."""
+
+    retention_events_days: Days = 90
+    """Days that events and messages are kept, with their attempts and deliveries."""
+
+    retention_statuses_days: Days = 180
+    """Days that statuses are kept as their providers reported them."""
+
+    retention_keys_days: Annotated[int, msgspec.Meta(ge=8, le=36_500)] = 30
+    """Days that repeated webhooks and repeated `Idempotency-Key`s are recognised; providers repeat for a week."""
+
+    retention_audit_days: Annotated[int, msgspec.Meta(ge=366, le=36_500)] = 1826
+    """Days that the audit trail is kept."""
+
+    # ---------------------------------------------------------------- The console
+
+    console_links: str = ""
+    """Where the console's entries VoIP and Email lead, as in
+    `voip=https://voip.example.com,email=https://mail.example.com`. Not set: they are shown disabled."""
+
+    # ---------------------------------------------------------------- Development
+
+    sandbox: bool = False
+    """Simulators of the providers and of a CRM, and a development organization; `make run` switches it on."""
+
+    data_dir: str = ".data"
+    """Where the embedded servers' data, generated secrets and `dev.json` live."""
 
     @property
     def origin(self) -> str:

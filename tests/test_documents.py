@@ -14,6 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from ingress import metrics
 from ingress.api.routes import ROUTES
 from ingress.cli.main import parser
+from ingress.cli.reference import reference
 from ingress.settings import CLIENT_NAMES, Settings, variable
 from ingress.web.openapi import walk
 from providers import messages
@@ -21,10 +22,10 @@ from providers import messages
 from .test_layout import EVERY_ORGANIZATION
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|mailto:)([^)]+)\)", document.read_text("utf-8")):
         path, _, anchor = target.partition("#")
@@ -40,7 +41,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_are_named_are_there(document: Path) -> None:
     """Tests and modules, by their path from the root; with `::`, the test as well."""
     if document.name in ("CHANGELOG.md", "writing-a-provider.md"):  # of former days; of the reader's own project
@@ -72,7 +73,6 @@ def test_the_walks_name_what_is_there() -> None:
 
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 METRICS = (ROOT / "docs" / "metrics.md").read_text("utf-8")
-README = (ROOT / "README.md").read_text("utf-8")
 
 
 def section(document: str, heading: str) -> str:
@@ -145,7 +145,7 @@ def test_every_metric_is_documented_and_every_documented_metric_is_there() -> No
     assert [line for line in METRICS.splitlines() if line.startswith("| `whatsapp_ingress_")] == wanted
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_metrics_that_are_mentioned_are_there(document: Path) -> None:
     if document.name == "CHANGELOG.md":  # of former days
         return
@@ -167,9 +167,12 @@ def subclasses(kind: type) -> Iterator[type]:
         yield from subclasses(below)
 
 
-def test_every_setting_is_documented_and_every_documented_one_is_there() -> None:
-    written = {name for cells in rows(section(README, "### Settings")) for name in re.findall(r"[A-Z_]{6,}", cells[0])}
-    assert written == {variable(field) for field in Settings.__struct_fields__} | CLIENT_NAMES | {"DATABASE_OWNER_URL"}
+def test_the_reference_of_settings_is_what_is_written_beside_them() -> None:
+    """`make reference` writes it."""
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert text == reference()
+    written = {cells[0].strip("`") for cells in rows(text)} - {"variable"}
+    assert written == {variable(field) for field in Settings.__struct_fields__} | CLIENT_NAMES.keys()
 
 
 def test_every_command_is_documented_and_every_documented_one_is_there() -> None:

@@ -23,7 +23,6 @@ import ingress.storage.statements
 import providers
 from ingress.api import send
 from ingress.cli.matrix import limits_matrix, matrix
-from ingress.settings import Settings, variable
 from providers import ProviderError, Registry
 
 ROOT = Path(__file__).parent.parent
@@ -467,23 +466,6 @@ def test_every_error_of_a_provider_has_an_answer() -> None:
     known = {kind.__name__ for kind in leaves(ProviderError) if kind.__module__.startswith("providers")}
     assert known == set(send._FAILURES) | set(ANSWERED_ELSEWHERE)
     assert {status for status, _, _ in send._FAILURES.values()} <= {422, 502}
-
-
-# ---------------------------------------------------------------- what is written down
-
-
-@pytest.mark.parametrize("field", Settings.__struct_fields__)
-def test_every_setting_is_in_the_readme(field: str) -> None:
-    assert f"{variable(field)}" in (ROOT / "README.md").read_text()
-
-
-@pytest.mark.parametrize("field", Settings.__struct_fields__)
-def test_every_setting_has_a_comment(field: str) -> None:
-    """Its documentation, in the struct: a comment above it, or above its neighbour where both are one thing."""
-    lines = (FOLDER / "settings.py").read_text().splitlines()
-    [place] = [number for number, line in enumerate(lines) if line.startswith(f"    {field}: ")]
-    above = [line.strip() for line in lines[max(0, place - 2) : place]]
-    assert any(line.startswith("#") for line in above) or field == "log_level"
 
 
 # ---------------------------------------------------------------- what is not done here

@@ -138,14 +138,14 @@ def test_each_mistake_is_a_plain_sentence_and_all_are_named_at_once() -> None:
     assert others == [
         "INGRESS_PORT: must be a whole number from 0 to 65535",
         "INGRESS_PUBLIC_URL: must be like https://in.example.com",
+        "INGRESS_CONNECTIONS_PER_ADDRESS: must be a whole number, 0 or more",
         "INGRESS_PLATFORM_KEY: can be guessed: 32 random characters are the least; make one with"
         " python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        "INGRESS_SANDBOX: must be true or false",
         "INGRESS_EGRESS_ALLOW: must be networks as in 10.1.0.0/16, separated by commas; '10.0.0.1/8' is none, or has"
         " bits set after its prefix",
-        "INGRESS_CONNECTIONS_PER_ADDRESS: must be a whole number, 0 or more",
         "INGRESS_HEALTH_INTERVAL_S: must be a number from 0 to 3600",
         "INGRESS_LOG_LEVEL: must be one of debug, error, info, warning",
+        "INGRESS_SANDBOX: must be true or false",
         "found with port 8000",
     ]
 

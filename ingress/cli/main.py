@@ -32,6 +32,7 @@ from ..storage.upgrades import Post
 from ..storage.vault import Vault, VaultError, generate_key
 from . import encryption_keys, remote, retention
 from .matrix import limits_matrix, matrix
+from .reference import reference
 from .upgrade_report import show, summary
 
 logger = logging.getLogger("ingress.cli.main")
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     encryption_keys.add_command(commands)
     remote.add_commands(commands, _add_providers(commands))
     commands.add_parser("schema", help="print the JSON Schema of an event")
+    commands.add_parser("settings", help="print the reference of all settings, in Markdown")
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
     _add_demo(commands)
     return parser
@@ -351,6 +353,10 @@ def _schema(_: Settings, __: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(envelope_schema(), indent=2) + "\n")
 
 
+def _reference(_: Settings, __: argparse.Namespace) -> None:
+    sys.stdout.write(reference())
+
+
 def _generate_key(_: Settings, __: argparse.Namespace) -> None:
     sys.stdout.write(generate_key() + "\n")
 
@@ -370,6 +376,7 @@ COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int | None]] = {
     "keys": _in_database(encryption_keys.run),
     "providers": _providers,
     "schema": _schema,
+    "settings": _reference,
     "generate-key": _generate_key,
     "demo": _demo,
 }
