@@ -275,6 +275,8 @@ create table api_keys (
     made_by         text,
     primary key (organization_id, id)
 );
+-- Which keys are soon over.
+create index on api_keys (expires_at) where revoked_at is null;
 
 -- What is left of encryption keys that were let go (ingress/encryption/): what they signed is verified with it, and API keys
 -- that they hashed are known again. It opens nothing.

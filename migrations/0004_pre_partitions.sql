@@ -229,6 +229,10 @@ create index concurrently delivery_queues_not_postponed on delivery_queues (orga
 drop index concurrently if exists delivery_queues_due_at_idx;
 create index concurrently delivery_queues_due_at_idx on delivery_queues (due_at) where lease_id is null and postponed;
 
+-- alone: keys that are soon over
+drop index concurrently if exists api_keys_expires_at_idx;
+create index concurrently api_keys_expires_at_idx on api_keys (expires_at) where revoked_at is null;
+
 -- alone: what is not delivered yet, of a conversation
 drop index concurrently if exists deliveries_waiting_of_conversation;
 create index concurrently deliveries_waiting_of_conversation on deliveries (conversation_id, state, sequence)

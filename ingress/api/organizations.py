@@ -69,6 +69,7 @@ class KeyMade(Shown, frozen=True):
     key: str
     name: str
     scopes: list[str]
+    expires_at: datetime | None
 
 
 class Keys(Shown, frozen=True):
@@ -180,8 +181,9 @@ async def make_key(request: AnyRequest, body: NewKey) -> KeyMade:
         )
         if not made:  # revoked while it was still known here: what it makes now would outlive it
             raise request.refusal("unknown_key", unauthorized())
-        await note(connection, request, organization_id, "key_created", {"id": key_id, "scopes": scopes})
-    return KeyMade(key_id, key, body.name, scopes)
+        ends = {"expires_at": timestamp(body.expires_at)} if body.expires_at else {}
+        await note(connection, request, organization_id, "key_created", {"id": key_id, "scopes": scopes, **ends})
+    return KeyMade(key_id, key, body.name, scopes, body.expires_at)
 
 
 def _check_grant(request: AnyRequest, new: NewKey) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -83,6 +84,7 @@ def _add_keys(commands: Any) -> None:
     made = _command(key, "create", "a new key, shown this once", _create_key)
     made.add_argument("--name", default="key")
     made.add_argument("--scopes", default="send,read", help="of send, read, configure, admin; comma-separated")
+    made.add_argument("--days", type=int, metavar="N", help="it is valid for so many; without it for ever")
     _command(key, "revoke", "refused everywhere within five seconds", _revoke_key).add_argument("id")
 
 
@@ -291,12 +293,13 @@ def _create_organization(client: Client, options: argparse.Namespace) -> Answer:
 def _keys(client: Client, options: argparse.Namespace) -> Answer:
     answer = _all(client, "/keys", "keys")
     rows = [{**key, "scopes": ",".join(key["scopes"])} for key in answer]
-    return answer, table(rows, "id", "name", "scopes", "created_at", "expires_at", "revoked_at"), 0
+    return answer, table(rows, "id", "name", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at"), 0
 
 
 def _create_key(client: Client, options: argparse.Namespace) -> Answer:
     scopes = [scope.strip() for scope in options.scopes.split(",")]
-    answer = client.call("POST", "/keys", {"name": options.name, "scopes": scopes})
+    expires_at = options.days and f"{datetime.now(UTC) + timedelta(days=options.days):%Y-%m-%dT%H:%M:%SZ}"
+    answer = client.call("POST", "/keys", {"name": options.name, "scopes": scopes, "expires_at": expires_at})
     return answer, [answer["key"]], 0
 
 

@@ -8,7 +8,7 @@ import asyncpg
 
 from .. import metrics
 from ..storage.database import Database, StoreUnavailable
-from ..storage.statements import audit, deliveries, health
+from ..storage.statements import audit, deliveries, health, organizations
 from ..storage.statements.receiving import inbound, statuses, unread
 from ..storage.statements.sending import sends
 
@@ -74,6 +74,10 @@ async def _trails(connection: asyncpg.Connection) -> None:
     metrics.audit_overdue.set(found.overdue_s)
 
 
+async def _keys(connection: asyncpg.Connection) -> None:
+    metrics.api_keys_expiring.set(await organizations.expiring_keys(connection))
+
+
 GAUGES: dict[str, Callable[[asyncpg.Connection], Awaitable[None]]] = {
     "deliveries": _deliveries,
     "sends": _sends,
@@ -82,4 +86,5 @@ GAUGES: dict[str, Callable[[asyncpg.Connection], Awaitable[None]]] = {
     "statuses": _statuses,
     "accounts": _accounts,
     "audit_trails": _trails,
+    "api_keys": _keys,
 }

@@ -262,6 +262,9 @@ receipts = _counter(
 )
 
 # -- parts we depend on
+api_keys_expiring = _gauge(
+    "whatsapp_ingress_api_keys_expiring", "API keys that are valid, and will not be in 14 days, up to 1,000"
+)
 gauges_read = _gauge(
     "whatsapp_ingress_gauges_read_timestamp_seconds", "When gauges were last read in the database, by what", "kind"
 )

@@ -60,7 +60,7 @@ VALUES: dict[str, set[str]] = {
         *("sending", "uncertain", "download", "upload"),
         *("read", "typing", "stop_typing", "find_phone", "find_contact"),
         *("readers", "sends"),
-        *("deliveries", "quarantine", "large_webhooks", "statuses", "accounts", "audit_trails"),
+        *("deliveries", "quarantine", "large_webhooks", "statuses", "accounts", "audit_trails", "api_keys"),
     },
     "outcome": {
         *get_args(StatusValue),
@@ -85,7 +85,8 @@ VALUES: dict[str, set[str]] = {
         *_CLASSES,
         *_UNUSABLE,
         *("malformed", "parser_failed", "refused_by_store", "foreign", "stale"),
-        *("missing_key", "malformed_key", "unknown_key", "too_many_failures", "too_many_requests"),
+        *("missing_key", "malformed_key", "unknown_key", "expired_key", "revoked_key"),
+        *("too_many_failures", "too_many_requests"),
         *("scope", "platform_only", "more_than_it_has", "other_organization", "webhook", "address"),
         *("account", "host", "claim", "attempt", "breaker_open"),
         *ROLLBACKS,

@@ -168,10 +168,17 @@ class Authenticator:
         async with self._database.worker() as connection:
             found = await organizations.key(connection, key_id)
             if found is None or not self._vault.is_key_hash(found.secret_hash, secret):
-                raise Unauthenticated("unknown_key", unauthorized())
+                raise Unauthenticated(await self._why(connection, key_id, secret), unauthorized())
             if not hmac.compare_digest(found.secret_hash, digest):  # made with a key that is to be let go
                 await organizations.rehash_key(connection, found.organization_id, key_id, digest)
         return found
+
+    async def _why(self, connection: Any, key_id: str, secret: str) -> Reason:
+        """Why a key is none. The answer is the same; by the log, who still uses one that is over is found."""
+        over = await organizations.key_over(connection, key_id)
+        if over is None or not self._vault.is_key_hash(over.secret_hash, secret):
+            return "unknown_key"
+        return "revoked_key" if over.is_revoked else "expired_key"
 
     async def write_uses(self) -> None:
         """Write down which keys were used. Raises `StoreUnavailable`; then it is lost, and the next use is not."""

@@ -18,6 +18,8 @@ Reason = Literal[
     "missing_key",
     "malformed_key",
     "unknown_key",
+    "expired_key",
+    "revoked_key",
     "other_organization",
     "too_many_failures",
     "too_many_requests",

@@ -20,7 +20,7 @@ from ingress.web.auth import Authenticator
 from ingress.web.problems import Problem
 
 from ..conftest import serving
-from ..gateway import SCOPES, Answer, Gateway, Organization, eventually
+from ..gateway import SCOPES, Answer, Gateway, Organization, command, eventually
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ async def test_a_key_is_shown_once(owner: Organization) -> None:
     parts = split_api_key(made["key"])
     assert parts is not None
     assert parts[0] == made["id"]
-    assert (made["name"], made["scopes"]) == ("reporting", ["read"])
+    assert (made["name"], made["scopes"], made["expires_at"]) == ("reporting", ["read"], None)
     listed = await owner.call("GET", "/keys")
     [shown] = [key for key in listed.json["keys"] if key["id"] == made["id"]]
     assert set(shown) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at", "made_by"}
@@ -185,6 +185,42 @@ async def test_an_expired_key_is_refused(
         await connection.close()
     monkeypatch.setattr(auth, "datetime", Clock(datetime.now(UTC) + timedelta(hours=2)))
     assert (await read(gateway, made["key"])).status == 401
+
+
+async def test_one_key_takes_the_place_of_another(owner: Organization, gateway: Gateway) -> None:
+    """Both are valid until the former one is revoked."""
+    former, later = await new_key(owner, "read"), await new_key(owner, "read")
+    assert [(await read(gateway, key["key"])).status for key in (former, later)] == [200, 200]
+    assert (await owner.call("DELETE", f"/keys/{former['id']}")).status == 204
+    assert (await read(gateway, later["key"])).status == 200
+
+
+async def test_keys_that_are_soon_over_are_counted(owner: Organization, settings: Settings) -> None:
+    """Valid ones that will not be in two weeks; those that are over, revoked, or for ever, are not."""
+    async with Database(settings.database_url) as database, database.worker() as connection:
+        before = await organizations.expiring_keys(connection)
+        now = datetime.now(UTC)
+        soon = await new_key(owner, "read", expires_at=(now + timedelta(days=13)).isoformat())
+        assert soon["expires_at"] == (now + timedelta(days=13)).isoformat().replace("+00:00", "Z")
+        revoked = await new_key(owner, "read", expires_at=(now + timedelta(days=1)).isoformat())
+        await owner.call("DELETE", f"/keys/{revoked['id']}")
+        await new_key(owner, "read", expires_at=(now + timedelta(days=15)).isoformat())
+        await new_key(owner, "read")
+        assert await organizations.expiring_keys(connection) == before + 1
+        await connection.execute("update api_keys set expires_at = now() where id = $1", soon["id"])
+        assert await organizations.expiring_keys(connection) == before
+
+
+async def test_the_command_line_makes_keys_that_end(owner: Organization) -> None:
+    """And shows until when they are valid, and when they were used."""
+    key = split_api_key((await command(owner, "key", "create", "--name", "cli", "--days", "30")).strip())
+    assert key is not None
+    answer = await owner.call("GET", "/integrations/whatsapp/audit?limit=1")
+    ends = datetime.fromisoformat(answer.json["entries"][0]["after"]["expires_at"])
+    assert timedelta(days=29) < ends - datetime.now(UTC) <= timedelta(days=30)
+    head, *listed = (await command(owner, "key", "list")).splitlines()
+    assert head.split()[4:6] == ["last_used_at", "expires_at"]
+    assert f"{ends:%Y-%m-%d}" in next(line for line in listed if line.startswith(key[0]))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -17,6 +18,7 @@ from ingress.metrics import REGISTRY
 from ingress.settings import Settings
 from ingress.storage.vault import new_api_key, split_api_key
 from ingress.web import auth, limits, refusals
+from ingress.web.bodies import Paged, RequestQuery
 from ingress.web.limits import Limiter
 
 from ..conftest import serving
@@ -139,6 +141,18 @@ def is_too_many(answer: Answer) -> bool:
     return True
 
 
+def test_a_page_of_a_list_has_two_hundred_at_most() -> None:
+    """Of every list but `/events`, whose pages are bounded in bytes, too."""
+    assert [Paged(limit=limit).size for limit in (0, 1, 200, 201, 10**18 - 1)] == [1, 1, 200, 200, 200]
+
+    def below(kind: type[RequestQuery]) -> set[type[RequestQuery]]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    limited = [kind for kind in below(RequestQuery) if "limit" in kind.__struct_fields__]
+    assert len(limited) > 10
+    assert {kind.__name__ for kind in limited if not issubclass(kind, Paged)} == {"EventsQuery"}
+
+
 def test_the_defaults_are_as_promised() -> None:
     assert [getattr(Settings(), name) for name in LIMITS] == [50, 5, 10]
 
@@ -221,7 +235,9 @@ async def test_a_stream_is_one_request(limited: Gateway, gateway: Gateway, monke
     assert len(taken) == 1
 
 
-async def test_an_organization_has_the_service_call_out_ten_times_a_minute(limited: Gateway, gateway: Gateway) -> None:
+async def test_an_organization_has_the_service_call_out_ten_times_a_minute(
+    limited: Gateway, gateway: Gateway, clock: Clock
+) -> None:
     """By tests, configurations and pairings together; the next organization is not concerned."""
     organization, other = at(limited, await gateway.organization()), at(limited, await gateway.organization())
     bad = {"provider_type": "meta_business", "config_data": {}}
@@ -242,7 +258,7 @@ async def test_an_organization_has_the_service_call_out_ten_times_a_minute(limit
     assert (await organization.call("POST", f"{CONFIG}/rollback", {})).status == 409, "a way back is always open"
 
 
-async def test_a_dry_run_calls_out_as_a_test_does(limited: Gateway, gateway: Gateway) -> None:
+async def test_a_dry_run_calls_out_as_a_test_does(limited: Gateway, gateway: Gateway, clock: Clock) -> None:
     """What it says of a stored config is what its connection test says now."""
     made = await gateway.organization()
     config = await made.configure()
@@ -256,7 +272,7 @@ async def test_a_dry_run_calls_out_as_a_test_does(limited: Gateway, gateway: Gat
     assert 429 not in statuses[:10]
 
 
-async def test_templates_are_listed_sixty_times_a_minute(limited: Gateway, gateway: Gateway) -> None:
+async def test_templates_are_listed_sixty_times_a_minute(limited: Gateway, gateway: Gateway, clock: Clock) -> None:
     """Of a provider that is the organization's own, and may answer with a megabyte."""
     made = await gateway.organization()
     await made.configure()
@@ -301,11 +317,18 @@ def refusals_of(reason: str) -> float:
 
 
 async def test_who_is_refused_is_logged_and_counted(
-    limited: Gateway, gateway: Gateway, lines: list[dict[str, Any]]
+    limited: Gateway, gateway: Gateway, settings: Settings, lines: list[dict[str, Any]]
 ) -> None:
     """With the address and the key's id; never with the key, nor with what is no id."""
     organization = await gateway.organization()
-    reader = (await organization.call("POST", "/keys", {"scopes": ["read"]})).json
+    reader, expired, revoked = [
+        (await organization.call("POST", "/keys", {"scopes": ["read"], "expires_at": "2099-01-01T00:00:00Z"})).json
+        for _ in range(3)
+    ]
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute("update api_keys set expires_at = now() where id = $1", expired["id"])
+    await connection.close()
+    await organization.call("DELETE", f"/keys/{revoked['id']}")
     unknown_id, _, unknown = new_api_key("live")
     address = "198.51.100.77"
     lines.clear()
@@ -314,6 +337,8 @@ async def test_who_is_refused_is_logged_and_counted(
         ("missing_key", "GET", "/events", None, None),
         ("malformed_key", "GET", "/events", f"ingress_live_{secrets.token_hex(20)}", None),
         ("unknown_key", "GET", "/events", unknown, unknown_id),
+        ("expired_key", "GET", "/events", expired["key"], expired["id"]),
+        ("revoked_key", "GET", "/events", revoked["key"], revoked["id"]),
         ("scope", "POST", "/send", reader["key"], reader["id"]),
         ("platform_only", "GET", "/organizations", organization.key, mine),
         ("other_organization", "GET", "/events", organization.key, mine),

@@ -69,6 +69,7 @@ async def _shown(
         keys=keys[:SHOWN],
         next=keys[SHOWN - 1].id if len(keys) > SHOWN else None,
         ended=ended,
+        soon=datetime.now(UTC) + organizations.EXPIRES_SOON,
         scopes=SCOPES,
         lifetimes=_lifetimes(request),
         most=MAX_KEYS,

@@ -45,6 +45,13 @@ class KeySecret(Unlogged, frozen=True):
     expires_at: datetime | None
 
 
+class KeyOver(Unlogged, frozen=True):
+    """What a key that is not valid any more is known again by."""
+
+    secret_hash: bytes
+    is_revoked: bool
+
+
 ADD = """
 with added as (insert into organizations (id, name) values ($1, $2) returning id)
 insert into figures_progress (organization_id) select id from added"""
@@ -154,6 +161,34 @@ async def key(connection: asyncpg.Connection, key_id: str) -> KeySecret | None:
     """A key that is valid now (worker)."""
     row = await connection.fetchrow(KEY, key_id)
     return KeySecret(*row) if row else None
+
+
+# The same.
+KEY_OVER = """
+select secret_hash, revoked_at is not null as is_revoked from api_keys
+where id = $1 and (revoked_at is not null or expires_at <= now())"""
+
+
+async def key_over(connection: asyncpg.Connection, key_id: str) -> KeyOver | None:
+    """A key that is not valid any more (worker)."""
+    row = await connection.fetchrow(KEY_OVER, key_id)
+    return KeyOver(*row) if row else None
+
+
+# Enough to make another key, and to have programs use it.
+EXPIRES_SOON = timedelta(days=14)
+# Counted up to a bound: whoever looks wants to know that there are some.
+EXPIRING = """
+select count(*) from (
+    select from api_keys where revoked_at is null and expires_at > now() and expires_at < now() + $1::interval
+    order by expires_at limit 1000
+) found"""
+
+
+async def expiring_keys(connection: asyncpg.Connection) -> int:
+    """How many keys of all organizations are valid, and will soon not be (worker)."""
+    count: int = await connection.fetchval(EXPIRING, EXPIRES_SOON)
+    return count
 
 
 REHASH = "update api_keys set secret_hash = $3 where organization_id = $1 and id = $2"
