@@ -22,7 +22,7 @@ from ..storage.statements.parked import ParkedEvent, ParkedFilter
 from ..storage.statements.reports import callback_history
 from ..storage.statements.reports.callback_history import ParkedGroup
 from ..storage.vault import VaultError
-from ..web.bodies import Number, Paged, RequestBody, Shown, invalid, page_of
+from ..web.bodies import Number, Paged, RequestBody, RequestQuery, Shown, invalid, page_of
 from ..web.problems import not_found
 from . import AnyRequest, ApiRequest
 from .audit import note
@@ -36,11 +36,12 @@ _Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class Replay(RequestBody, frozen=True, kw_only=True):
-    """Which parked events: all, but for what is given. ``through``: as GET /callback/parked/count says."""
+    """Which parked events: all, but for what is given. ``after``, ``through``: as GET /callback/parked/count says."""
 
     sequences: Annotated[list[_Sequence], msgspec.Meta(max_length=1000)] | None = None
     last_error: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     type: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    after: _Sequence | None = None
     through: _Sequence | None = None
 
 
@@ -117,8 +118,14 @@ class ParkedQuery(Paged, frozen=True):
     after: Number = 0
 
 
+class CountQuery(RequestQuery, frozen=True):
+    """Behind which event."""
+
+    after: Number = 0
+
+
 class ParkedCounted(Shown, frozen=True):
-    """The oldest ``events`` of those that were given up. ``more``: there are others, behind ``through``."""
+    """The oldest ``events`` of those that were given up. ``more``: there are others: ``through`` is their ``after``."""
 
     events: int
     groups: list[ParkedGroup]
@@ -273,15 +280,15 @@ async def latest_deliveries(request: AnyRequest, query: DeliveriesQuery) -> Deli
     return page_of(Deliveries, shown, query.size, "sequence")
 
 
-async def count_parked(request: ApiRequest) -> ParkedCounted:
-    """GET /callback/parked/count: how many events were given up, by type and reason, up to 10,000 of them."""
-    return await parked_counted(request, COUNTED_AT_MOST)
+async def count_parked(request: ApiRequest[None, CountQuery]) -> ParkedCounted:
+    """GET /callback/parked/count?after=0: how many events were given up, by type and reason, 10,000 at a time."""
+    return await parked_counted(request, COUNTED_AT_MOST, request.query.after)
 
 
-async def parked_counted(request: AnyRequest, at_most: int) -> ParkedCounted:
-    """The oldest *at_most* of them."""
+async def parked_counted(request: AnyRequest, at_most: int, after: int = 0) -> ParkedCounted:
+    """The oldest *at_most* of them, behind *after*."""
     async with request.connection() as connection:
-        found = await callback_history.count_parked(connection, request.organization_id, at_most)
+        found = await callback_history.count_parked(connection, request.organization_id, at_most, after)
     return ParkedCounted(sum(group.events for group in found.groups), *found)
 
 
@@ -296,7 +303,7 @@ async def list_parked(request: ApiRequest[None, ParkedQuery]) -> ParkedEvents:
 async def replay_parked(request: ApiRequest[Replay]) -> Replayed:
     """POST /callback/replay: deliver parked events after all."""
     body = await request.decoded()
-    return await replay(request, ParkedFilter(body.sequences, body.last_error, body.type, body.through))
+    return await replay(request, ParkedFilter(body.sequences, body.last_error, body.type, body.through, body.after))
 
 
 async def replay(request: AnyRequest, wanted: ParkedFilter) -> Replayed:
@@ -308,7 +315,7 @@ async def replay(request: AnyRequest, wanted: ParkedFilter) -> Replayed:
     noted = {name: value for name, value in wanted._asdict().items() if value is not None}
     async with request.connection() as connection:
         kept_since = request.state["periods"].before("events", datetime.now(UTC))
-        after: int | None = await sequence_of(connection, kept_since)
+        after: int | None = max(await sequence_of(connection, kept_since), wanted.after or 0)
     while after is not None:
         async with request.connection() as connection:
             count, after = await parked.replay(connection, organization_id, wanted, after)

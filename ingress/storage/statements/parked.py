@@ -89,12 +89,13 @@ async def parked(connection: asyncpg.Connection, organization_id: UUID, after: i
 
 
 class ParkedFilter(NamedTuple):
-    """Which parked events; None: whichever. ``through``: the last of those that were counted."""
+    """Which parked events; None: whichever. ``through``: the last of those that were counted; ``after``: before these."""
 
     sequences: list[int] | None = None
     last_error: str | None = None
     type: str | None = None
     through: int | None = None
+    after: int | None = None
 
 
 # Of a batch, those that are wanted: however few that are, no more are looked at.

@@ -31,7 +31,7 @@ class ParkedCount(NamedTuple):
 COUNT_PARKED = f"""
 with counted as materialized (
     select sequence, last_error from deliveries
-    where {waiting_of("$1", "parked")} order by state, organization_id, sequence limit $2
+    where {waiting_of("$1", "parked", "$3")} order by state, organization_id, sequence limit $2
 ),
 span as materialized (select max(sequence) as through from counted),
 rest as materialized (
@@ -45,9 +45,11 @@ from counted cross join lateral (
 group by type, last_error, through, more order by events desc, type, last_error"""
 
 
-async def count_parked(connection: asyncpg.Connection, organization_id: UUID, at_most: int) -> ParkedCount:
-    """The oldest *at_most* of the events that were given up (organization)."""
-    rows = await connection.fetch(COUNT_PARKED, organization_id, at_most)
+async def count_parked(
+    connection: asyncpg.Connection, organization_id: UUID, at_most: int, after: int = 0
+) -> ParkedCount:
+    """The oldest *at_most* of the events that were given up, above *after* (organization)."""
+    rows = await connection.fetch(COUNT_PARKED, organization_id, at_most, after)
     groups = [ParkedGroup(*row[:3]) for row in rows]
     return ParkedCount(groups, rows[0]["through"], rows[0]["more"]) if rows else ParkedCount(groups)
 
