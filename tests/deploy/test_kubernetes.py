@@ -141,7 +141,10 @@ def test_every_component_is_in_a_build() -> None:
     for name in ("small", "large"):
         overlay = yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text())
         used |= {Path(path).name for path in overlay["components"]}
-    assert used == {path.name for path in (K8S / "components").iterdir()}
+    there = {path.name for path in (K8S / "components").iterdir()}
+    assert used == there
+    document = (K8S.parent / "docs/deploying.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", document, re.MULTILINE)) == there
     assert {"small", "large"} == {path.name for path in (K8S / "overlays").iterdir()}
 
 
