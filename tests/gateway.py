@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
@@ -329,14 +329,22 @@ async def command(organization: Organization, *arguments: str) -> str:
 class Process:
     """`ingress serve` as a process of its own, to be killed and started again on the same port.
 
-    *checkout*: where its source is.
+    *checkout*: where its source is. *program*: another `ingress` than that of the tests.
     """
 
-    def __init__(self, environment: dict[str, str], log: Path, *arguments: str, checkout: Path = ROOT) -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        log: Path,
+        *arguments: str,
+        checkout: Path = ROOT,
+        program: Sequence[str] = (sys.executable, "-m", "ingress"),
+    ) -> None:
         self._environment = environment
         self._log = log
         self._arguments = arguments
         self._checkout = checkout
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -347,7 +355,7 @@ class Process:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ingress", "serve", *self._arguments],
+                [*self._program, "serve", *self._arguments],
                 env={**os.environ, **UNLIMITED, "INGRESS_METRICS_PORT": "0", **self._environment},
                 stdout=log,
                 stderr=log,
