@@ -80,12 +80,12 @@ def objects(request: pytest.FixtureRequest, built: dict[str, list[Object]]) -> l
     return built[request.param]
 
 
-def of(objects: list[Object], kind: str, name: str = "") -> list[Object]:
-    return [item for item in objects if item["kind"] == kind and name in ("", item["metadata"]["name"])]
+def of(objects: list[Object], kind: str) -> list[Object]:
+    return [item for item in objects if item["kind"] == kind]
 
 
 def the(objects: list[Object], kind: str, name: str) -> Object:
-    (found,) = of(objects, kind, name)
+    (found,) = [item for item in of(objects, kind) if item["metadata"]["name"] == name]
     return found
 
 
@@ -145,7 +145,6 @@ def test_every_component_is_in_a_build() -> None:
     assert used == there
     document = (K8S.parent / "docs/deploying.md").read_text("utf-8")
     assert set(re.findall(r"^\| `([a-z-]+)` \|", document, re.MULTILINE)) == there
-    assert {"small", "large"} == {path.name for path in (K8S / "overlays").iterdir()}
 
 
 def test_objects_are_ours_and_small_enough(objects: list[Object]) -> None:
@@ -210,9 +209,8 @@ def test_the_namespace_refuses_what_does_not(objects: list[Object]) -> None:
 def test_what_pods_refer_to_is_there(objects: list[Object]) -> None:
     there = {item["metadata"]["name"] for item in of(objects, "ConfigMap")}
     for pod in pods(objects).values():
-        for source in pod["containers"][0]["envFrom"]:
-            assert source.get("configMapRef", {"name": next(iter(there))})["name"] in there
-            assert source.get("secretRef", {"name": "whatsapp-ingress"})["name"] in SECRETS
+        sources = pod["containers"][0]["envFrom"]
+        assert {reference["name"] for source in sources for reference in source.values()} <= there | SECRETS
         assert [volume["configMap"] for volume in pod["volumes"] if "configMap" in volume] == [
             {"name": CERTIFICATES, "optional": True}
         ]
