@@ -9,7 +9,7 @@ PIP := -m pip --quiet --disable-pip-version-check install
 # Tests start hundreds of processes: where nothing compiled is kept, each of them compiles the whole service.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run demo test check prove attack bench scale lock reference catalogues screenshots clean
+.PHONY: run demo test check prove attack bench scale lock reference catalogues manifests screenshots clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -68,6 +68,9 @@ catalogues: $(STAMP)
 	@$(BIN)/pybabel -q update -D console -i build/console.pot -d ingress/console/locale --no-fuzzy-matching --no-wrap \
 		--ignore-obsolete
 	@$(BIN)/pybabel -q compile -D console -d ingress/console/locale
+# The rules of Prometheus as a PrometheusRule; RUNBOOKS is what the addresses of runbooks begin with.
+manifests: $(STAMP)
+	@RUNBOOKS="$(RUNBOOKS)" $(BIN)/python -m tests.deploy.manifests
 # The console's main screens, for docs/screenshots: needs Chromium.
 screenshots: $(STAMP)
 	@$(BIN)/python -m tests.console.screenshots

@@ -1,0 +1,53 @@
+"""`make manifests`: the rules of Prometheus as the PrometheusRule that its operator reads.
+
+RUNBOOKS is what addresses of runbooks begin with, as in `make manifests RUNBOOKS=https://git.example.com/ingress/blob/main/`:
+in the rules they are paths in this repository.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MONITORING = Path(__file__).parents[2] / "k8s" / "components" / "monitoring"
+RULES = sorted((MONITORING / "rules").glob("*.yaml"))
+WRITTEN = MONITORING / "prometheus-rule.yaml"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without aliases, which the rules have, and with several lines as they were."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def groups() -> list[Any]:
+    """Of all rules."""
+    return [group for path in RULES for group in yaml.safe_load(path.read_text("utf-8"))["groups"]]
+
+
+def prometheus_rule(runbooks: str) -> str:
+    """All groups as one object, with addresses of runbooks that begin with *runbooks*."""
+    found = groups()
+    for rule in (rule for group in found for rule in group["rules"] if "alert" in rule):
+        rule["annotations"] = {**rule["annotations"], "runbook_url": runbooks + rule["annotations"]["runbook_url"]}
+    written = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "whatsapp-ingress", "labels": {"app.kubernetes.io/name": "whatsapp-ingress"}},
+        "spec": {"groups": found},
+    }
+    head = "# Written by `make manifests` from rules/*.yaml, where each has its reasons: edit those.\n"
+    return head + yaml.dump(written, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+if __name__ == "__main__":
+    WRITTEN.write_text(prometheus_rule(os.environ.get("RUNBOOKS", "")), "utf-8")

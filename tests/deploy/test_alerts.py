@@ -1,0 +1,128 @@
+"""Alerts: each fires and clears when it should, and asks for what is counted."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from ingress import metrics
+from ingress.metrics.labels import OTHER, VALUES
+
+from .manifests import RULES, WRITTEN, groups, prometheus_rule
+
+CASES = sorted((Path(__file__).parent / "rules").glob("*.yaml"))
+# Prometheus' own, and what the canary and keys that expire are counted by.
+OTHERS = {"up", "ALERTS", "whatsapp_ingress_api_keys_expiring"}
+OTHERS |= {f"whatsapp_ingress_canary_{name}" for name in ("sent_total", "lost_total")}
+# Whose values nobody here knows: plug-ins', and those of the table of routes.
+OPEN = {"provider", "route"}
+ALERTS = [rule for group in groups() for rule in group["rules"] if "alert" in rule]
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        assert "NEEDS_PROMETHEUS" not in os.environ, "no promtool on this machine"
+        pytest.skip("no promtool on this machine")
+    return found
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---------------------------------------------------------------- the rules
+
+
+def test_rules_are_sound(promtool: str) -> None:
+    run(promtool, "check", "rules", *RULES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_each_alert_fires_and_clears_when_it_should(promtool: str, case: Path) -> None:
+    run(promtool, "test", "rules", case)
+
+
+def firing(check: dict[str, Any]) -> set[tuple[str, str]]:
+    """The alerts that are to fire, with their severity."""
+    assert check["expr"] == 'count by (alertname, severity) (ALERTS{alertstate="firing"})'
+    labels = "".join(sample["labels"] for sample in check["exp_samples"])
+    return set(re.findall(r'alertname="(\w+)", severity="(\w+)"', labels))
+
+
+def test_every_alert_is_tested_to_fire_and_to_clear() -> None:
+    """In the same play: it does not fire, it does, and later it does not any more."""
+    fires, clears = set(), set()
+    for case in CASES:
+        for play in yaml.safe_load(case.read_text("utf-8"))["tests"]:
+            steps = [firing(check) for check in play["promql_expr_test"]]
+            for before, after in pairwise(steps):
+                fires |= after - before
+                clears |= before - after
+    wanted = {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
+    assert wanted - fires == set()
+    assert wanted - clears == set()
+
+
+def counted() -> Iterator[str]:
+    """The names of all series that a process, and a parent, may have."""
+    registries: tuple[CollectorRegistry, ...] = metrics.REGISTRY, metrics.OF_PARENT
+    for registry in registries:
+        for family in registry.collect():
+            suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+            yield from (family.name + suffix for suffix in suffixes)
+
+
+def series_in(query: str) -> set[str]:
+    """The names in *query*, but for those that other rules record, which have a colon."""
+    return set(re.findall(r"(?<![\w:])(whatsapp_ingress_\w+|process_\w+|up|ALERTS)(?![\w:])", query))
+
+
+def values_in(query: str) -> Iterator[tuple[str, str]]:
+    """Each label of a closed set in *query*, and a value that it is compared with."""
+    for label, values in re.findall(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"', query):
+        if label in VALUES.keys() - OPEN:
+            yield from ((label, value) for value in values.split("|"))
+
+
+def test_what_rules_ask_for_is_counted() -> None:
+    """Series that nobody has, and values that no label may have, would be an alert that never fires."""
+    asked = [rule["expr"] for group in groups() for rule in group["rules"]]
+    assert {name for query in asked for name in series_in(query)} - {*counted()} - OTHERS == set()
+    pairs = {pair for query in asked for pair in values_in(query)}
+    assert len(pairs) > 20
+    assert {(label, value) for label, value in pairs if value not in VALUES[label] | {OTHER}} == set()
+
+
+def test_what_is_recorded_is_asked_for_by_its_name() -> None:
+    """And by no other: a record that is spelled otherwise is empty."""
+    rules = [rule for group in groups() for rule in group["rules"]]
+    asked = {name for rule in rules for name in re.findall(r"\w+:\w+:?\w*", re.sub(r"\[\w+:\w+\]", "", rule["expr"]))}
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    assert asked - recorded == set()
+    assert recorded - asked == {"slo:whatsapp_ingress_left:ratio28d"}, "for people to look at"
+
+
+def test_alerts_say_how_bad_it_is_and_what_to_read() -> None:
+    for rule in ALERTS:
+        assert rule["alert"].startswith("WhatsAppIngress")
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
+
+
+def test_the_manifest_is_what_the_rules_make() -> None:
+    """With whatever the addresses of runbooks begin with there."""
+    written = WRITTEN.read_text("utf-8")
+    [begin] = set(re.findall(r"runbook_url: (.*)docs/runbooks/", written))
+    assert written == prometheus_rule(begin), "make manifests"
