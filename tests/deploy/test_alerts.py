@@ -1,4 +1,4 @@
-"""Alerts: each fires and clears when it should, and asks for what is counted."""
+"""Alerts: each fires and clears when it should, asks for what is counted, and has a page that says what to do."""
 
 import os
 import re
@@ -14,17 +14,22 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from ingress import metrics
+from ingress.cli.main import parser
 from ingress.metrics.labels import OTHER, VALUES
 
+from ..test_documents import commands
 from .manifests import RULES, WRITTEN, groups, prometheus_rule
 
+PAGES = Path(__file__).parents[2] / "docs" / "runbooks"
 CASES = sorted((Path(__file__).parent / "rules").glob("*.yaml"))
-# Prometheus' own, and what the canary and keys that expire are counted by.
-OTHERS = {"up", "ALERTS", "whatsapp_ingress_api_keys_expiring"}
+SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+# Prometheus' own, and what the canary is counted by.
+OTHERS = {"up"}
 OTHERS |= {f"whatsapp_ingress_canary_{name}" for name in ("sent_total", "lost_total")}
 # Whose values nobody here knows: plug-ins', and those of the table of routes.
 OPEN = {"provider", "route"}
 ALERTS = [rule for group in groups() for rule in group["rules"] if "alert" in rule]
+NAMES = sorted({rule["alert"] for rule in ALERTS})
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +90,7 @@ def counted() -> Iterator[str]:
 
 def series_in(query: str) -> set[str]:
     """The names in *query*, but for those that other rules record, which have a colon."""
-    return set(re.findall(r"(?<![\w:])(whatsapp_ingress_\w+|process_\w+|up|ALERTS)(?![\w:])", query))
+    return set(re.findall(r"(?<![\w:])(whatsapp_ingress_\w+|process_\w+|up)(?![\w:])", query))
 
 
 def values_in(query: str) -> Iterator[tuple[str, str]]:
@@ -95,9 +100,15 @@ def values_in(query: str) -> Iterator[tuple[str, str]]:
             yield from ((label, value) for value in values.split("|"))
 
 
-def test_what_rules_ask_for_is_counted() -> None:
+def queries(name: str) -> list[str]:
+    """Those on the page of an alert."""
+    return re.findall(r"```promql\n(.*?)```", (PAGES / f"{name}.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_what_rules_and_pages_ask_for_is_counted() -> None:
     """Series that nobody has, and values that no label may have, would be an alert that never fires."""
     asked = [rule["expr"] for group in groups() for rule in group["rules"]]
+    asked += [query for name in NAMES for query in queries(name)]
     assert {name for query in asked for name in series_in(query)} - {*counted()} - OTHERS == set()
     pairs = {pair for query in asked for pair in values_in(query)}
     assert len(pairs) > 20
@@ -126,3 +137,43 @@ def test_the_manifest_is_what_the_rules_make() -> None:
     written = WRITTEN.read_text("utf-8")
     [begin] = set(re.findall(r"runbook_url: (.*)docs/runbooks/", written))
     assert written == prometheus_rule(begin), "make manifests"
+
+
+# ---------------------------------------------------------------- the pages
+
+
+def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
+    pages = {path.stem for path in PAGES.glob("*.md")} - {"README"}
+    assert pages == set(NAMES)
+    index = (PAGES / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (.+?) \|", index, re.MULTILINE)
+    severities = {name: {rule["labels"]["severity"] for rule in ALERTS if rule["alert"] == name} for name in NAMES}
+    assert {page: set(severity.split(", ")) for name, page, severity in rows if name == page} == severities
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_has_a_query_and_a_command(name: str) -> None:
+    """Under the four headings, each with something below it."""
+    page = (PAGES / f"{name}.md").read_text("utf-8")
+    headings, *texts = page.split("\n## ")
+    assert headings.strip() == f"# {name}"
+    assert [text.partition("\n")[0] for text in texts] == SECTIONS
+    assert all(text.partition("\n")[2].strip() for text in texts)
+    assert queries(name)
+    there = set(commands(parser()))
+    typed = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    typed += re.findall(r"`(ingress [^`]+)`", page)
+    found = [match.split() for line in typed for match in re.findall(r"(?:^|-- )ingress ([a-z-]+(?: [a-z-]+)?)", line)]
+    assert found
+    assert [words for words in found if not {words[0], " ".join(words)} & there] == []
+
+
+def test_queries_on_pages_parse(promtool: str, tmp_path: Path) -> None:
+    rules = [
+        {"record": f"page:{name}_{number}", "expr": query}
+        for name in NAMES
+        for number, query in enumerate(queries(name))
+    ]
+    path = tmp_path / "pages.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "pages", "rules": rules}]}), "utf-8")
+    run(promtool, "check", "rules", path)
