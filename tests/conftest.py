@@ -2,10 +2,12 @@
 
 import asyncio
 import secrets
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -33,6 +35,8 @@ from .gateway import Gateway, Organization, Served, unused_port
 from .populated import Data, populated_pair
 from .raw_http import Client
 
+# What some workers' databases may take, with their logs of a gigabyte each.
+ROOM_BYTES = 8 * 2**30
 # A worker that begins one of these last keeps the others waiting: begun first, the short files fill what is left.
 LONG_FILES = (
     "service/test_crash.py",
@@ -58,9 +62,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
-    """PostgreSQL and Valkey for all tests but those that kill them."""
-    with EmbeddedServers(tmp_path_factory.mktemp("servers")) as running:
+def servers() -> Iterator[EmbeddedServers]:
+    """PostgreSQL and Valkey for all tests but those that kill them: in memory where there is room for all workers'."""
+    memory = Path("/dev/shm")
+    is_roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOM_BYTES
+    with TemporaryDirectory(dir=memory if is_roomy else None) as folder, EmbeddedServers(Path(folder)) as running:
         yield running
 
 
