@@ -46,6 +46,15 @@ def random_ids() -> dict[str, str]:
     }
 
 
+# While nobody delivers: who does would store another outcome afterwards.
+PARK = """
+with idle as (
+    select conversation_id from delivery_queues where organization_id = $1 and lease_id is null for update
+)
+update deliveries set state = 'parked'
+where organization_id = $1 and sequence = $2 and conversation_id in (select conversation_id from idle)"""
+
+
 @asynccontextmanager
 async def connected(settings: Settings, role: str | None = None) -> AsyncIterator[asyncpg.Connection]:
     """A connection as the owner of the database, or in *role* as the service has it."""
@@ -85,11 +94,8 @@ async def populated(gateway: Gateway, settings: Settings, phone: str) -> Data:
     received = [event for event in found if event["type"] == "message.received"]
     pictures = [event for event in received if event["data"]["message"]["content"]["type"] == "image"]
     async with connected(settings) as connection:
-        await connection.execute(
-            "update deliveries set state = 'parked' where organization_id = $1 and sequence = $2",
-            UUID(organization.id),
-            received[0]["sequence"],
-        )
+        parked = (PARK, UUID(organization.id), received[0]["sequence"])
+        await eventually(lambda: connection.execute(*parked), lambda done: done == "UPDATE 1")
         await notifications.mark(connection, UUID(organization.id), "platform", datetime.now(UTC))
     key_id = organization.key.split("_")[2]
     ids = {

@@ -3,8 +3,8 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from datetime import datetime
-from itertools import count, pairwise
+from datetime import UTC, datetime
+from itertools import count
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -293,6 +293,7 @@ async def test_sends_of_a_paced_account_go_out_in_turns(
 ) -> None:
     """Five at once: each is accepted, the provider is called a distance apart, and waiting is reported as it is."""
     paced(monkeypatch, BRISK)
+    begun = datetime.now(UTC)
     answers = await asyncio.gather(*(organization.send() for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5
     messages = [await organization.message(answer.json["id"]) for answer in answers]
@@ -300,10 +301,8 @@ async def test_sends_of_a_paced_account_go_out_in_turns(
     assert classes[0] == [("Throttled", "pacing"), ("ok", None)]
     assert classes[-1] == [("ok", None)]
     starts = sorted(message["attempts"][-1]["started_at"] for message in messages)
-    times = [datetime.fromisoformat(start) for start in starts]
-    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
-    assert min(gaps) > 0.1
-    assert (times[-1] - times[0]).total_seconds() > 4 * 0.2 - 0.1
+    for place, start in enumerate(starts):  # one may be late on a busy machine, and none early
+        assert (datetime.fromisoformat(start) - begun).total_seconds() > place * 0.2 - 0.1
 
 
 async def test_whose_turn_is_too_late_falls_back(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
