@@ -469,6 +469,11 @@ def test_prometheus_finds_the_port(built: dict[str, list[Object]]) -> None:
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == {service["spec"]["ports"][0]["name"]}
 
 
+def test_prometheus_gets_the_alerts(built: dict[str, list[Object]]) -> None:
+    (given,) = of(built["large"], "PrometheusRule")
+    assert given["spec"] == yaml.safe_load((K8S / "components/monitoring/prometheus-rule.yaml").read_text())["spec"]
+
+
 def test_grafana_gets_every_board(built: dict[str, list[Object]]) -> None:
     given = {
         name: json.loads(text)
