@@ -3,7 +3,7 @@
 import ast
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import ingress
-from ingress import app, metrics
+from ingress import metrics
 from ingress.accounts.config import ChangeRefused
-from ingress.api import operations, send
+from ingress.api import operations, routes, send
 from ingress.health.gauges import GAUGES, watch_gauges
 from ingress.metrics import organizations
 from ingress.metrics.labels import OTHER, VALUES, Closed
@@ -231,6 +231,16 @@ def test_the_busiest_organizations_are_named(monkeypatch: pytest.MonkeyPatch) ->
     assert counted(registry) == {str(first): 2, str(third): 1, OTHER: 3}
 
 
+@pytest.fixture
+def nobody_named(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Before and after: other tests of this process look at all series."""
+    monkeypatch.setattr(metrics.by_organization, "_names", set())
+    yield
+    for metric in (metrics.by_organization.events, metrics.by_organization.sends):
+        metric.clear()
+
+
+@pytest.mark.usefixtures("nobody_named")
 async def test_organizations_are_named_where_that_is_asked_for(
     organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,7 +347,7 @@ async def test_a_flood_of_probes_looks_at_the_database_once(gateway: Gateway, mo
 async def test_the_description_is_written_once(gateway: Gateway) -> None:
     first, second = [await gateway.call("GET", "/openapi.json") for _ in range(2)]
     assert first.raw == second.raw
-    assert app._description.cache_info().misses == 1
+    assert routes._description.cache_info().misses == 1
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("TimeoutError"), ZeroDivisionError()])
