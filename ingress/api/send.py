@@ -113,12 +113,14 @@ class SendResult(Shown, frozen=True, kw_only=True):
 
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
-# What a refused send is counted as, by its problem's code; 503 is `shed`. What a provider refused is counted elsewhere.
+# What a refused send is counted as, by its problem's code; any other 503 is `shed`. What a provider refused is counted
+# elsewhere.
 _REFUSED = {
     **dict.fromkeys(("invalid_request", "invalid_json", "too_large", "unsupported_media_type"), "invalid"),
     **dict.fromkeys(("invalid_idempotency_key", "provider_not_configured"), "invalid"),
     "idempotency_mismatch": "mismatch",
     "in_flight": "conflict",
+    "providers_resting": "resting",
 }
 
 
@@ -135,7 +137,7 @@ def refusals_counted() -> Iterator[None]:
     try:
         yield
     except Problem as problem:
-        outcome = "shed" if problem.status == 503 else _REFUSED.get(problem.code)
+        outcome = _REFUSED.get(problem.code) or ("shed" if problem.status == 503 else None)
         if outcome is not None:
             _count(outcome)
         raise

@@ -69,7 +69,8 @@ VALUES: dict[str, set[str]] = {
         *("acked", "duplicate", "quarantined", "unauthorized", "shed", "error", "unknown", "encoded", "too_large"),
         *("challenge", "method", "stored", "applied", "stale", "orphan"),
         # POST /send, turns to send
-        *("accepted", "replayed", "conflict", "mismatch", "invalid", "allowed", "delayed", "rejected", "degraded"),
+        *("accepted", "replayed", "conflict", "mismatch", "invalid", "resting"),
+        *("allowed", "delayed", "rejected", "degraded"),
         # switches
         *_REFUSALS,
         *("switched", "unchanged", "waiting", "busy", "unavailable", "not_found"),

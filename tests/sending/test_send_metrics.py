@@ -4,7 +4,7 @@ import pytest
 
 from ingress import metrics
 from ingress.dev.sandbox import ErrorCode
-from ingress.sending.outbound import Outbound
+from ingress.sending.outbound import NoneReady, Outbound
 from ingress.storage.database import StoreUnavailable
 
 from ..gateway import Gateway, Organization
@@ -17,9 +17,13 @@ def counted(name: str, **labels: str) -> float:
 
 @pytest.mark.parametrize(
     ("error", "status", "outcome"),
-    [(StoreUnavailable("TimeoutError"), 503, "shed"), (ZeroDivisionError(), 500, "error")],
+    [
+        (StoreUnavailable("TimeoutError"), 503, "shed"),
+        (ZeroDivisionError(), 500, "error"),
+        (NoneReady(10.0, None), 503, "resting"),
+    ],
 )
-async def test_a_send_that_is_not_accepted_by_our_fault_is_counted(
+async def test_a_send_that_is_not_accepted_is_counted_by_whose_fault_that_is(
     organization: Organization, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, outcome: str
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
