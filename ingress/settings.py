@@ -373,10 +373,16 @@ def _is_verified(field: str, url: str) -> bool:
 def insecure(settings: Settings, *fields: str) -> list[str]:
     """What is wrong where `require_tls` is set, and the address in one of *fields* does without."""
     return [
-        f"{variable(field)}: {variable('require_tls')} is set, so it must have {_WANTED[field]}"
-        for field in (fields if settings.require_tls else ())
-        if not _is_verified(field, getattr(settings, field))
+        f"{variable(field)}: {variable('require_tls')} is set, so it must have {wanted}"
+        for field, wanted in unverified(settings, *(fields if settings.require_tls else ()))
     ]
+
+
+def unverified(settings: Settings, *fields: str) -> Iterator[tuple[str, str]]:
+    """Those of *fields* whose address is reached without TLS, or unverified, and what it must have."""
+    for field in fields:
+        if not _is_verified(field, getattr(settings, field)):
+            yield field, _WANTED[field]
 
 
 def variable(field: str) -> str:
@@ -385,6 +391,14 @@ def variable(field: str) -> str:
 
 def load(environment: Mapping[str, str], check: Callable[[Settings], Iterable[str]] = lambda _: ()) -> Settings:
     """Settings from *environment*; raises `SettingsError` with all that is wrong, and with what *check* finds."""
+    settings, wrong = read(environment)
+    if wrong := [*wrong, *check(settings)]:
+        raise SettingsError("\n".join(wrong))
+    return settings
+
+
+def read(environment: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Settings from what is right in *environment*, and what is wrong there, a line each."""
     fields = {variable(field.name): field for field in msgspec.structs.fields(Settings)}
     wrong = list(_unknown(environment, {*fields, *CLIENT_NAMES}))
     values = {}
@@ -394,10 +408,7 @@ def load(environment: Mapping[str, str], check: Callable[[Settings], Iterable[st
                 values[field.name] = _value(field.name, field.type, environment[name].strip())
         except ValueError as error:
             wrong.append(f"{name}: {error}")
-    settings = Settings(**values)
-    if wrong := [*wrong, *check(settings)]:
-        raise SettingsError("\n".join(wrong))
-    return settings
+    return Settings(**values), wrong
 
 
 def _unknown(names: Iterable[str], known: set[str]) -> Iterator[str]:
