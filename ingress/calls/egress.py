@@ -4,10 +4,13 @@ The guard sits where the socket is made, so it sees the concrete address whateve
 redirect, literal and reused name; a guard on names or in a resolver is bypassed by literals.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -94,6 +97,35 @@ class Egress:
             skip_auto_headers=("accept", "accept-encoding", "user-agent"),
             headers={"user-agent": f"whatsapp-ingress/{__version__}"},
         )
+
+    async def certificate(self, host: str, port: int) -> datetime:
+        """Until when the certificate that *host* shows is valid. Raises `OSError`: it is not, or nobody answers."""
+        made = await self._connected(host, port)
+        try:
+            _, writer = await asyncio.open_connection(sock=made, ssl=ssl.create_default_context(), server_hostname=host)
+        except BaseException:
+            made.close()
+            raise
+        shown = writer.get_extra_info("peercert")
+        writer.transport.abort()  # nothing is asked
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
+
+    async def _connected(self, host: str, port: int) -> socket.socket:
+        """At the first of its addresses that takes it. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        failure = OSError(f"{host} has no address")
+        for info in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            made = self._socket(info)
+            try:
+                await loop.sock_connect(made, info[4])
+                return made
+            except OSError as error:
+                made.close()
+                failure = error
+            except BaseException:
+                made.close()
+                raise
+        raise failure
 
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, destination = info

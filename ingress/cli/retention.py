@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ..encryption.sealed import remember_retired
 from ..retention.periods import Periods, periods_of
-from ..retention.report import KeptReport, TableKept, report
+from ..retention.report import KeptReport, TableKept, report, size
 from ..retention.retention import LetGo, Retention
 from ..settings import Settings
 from ..storage.database import Database
@@ -90,12 +90,3 @@ def _shown(each: TableKept) -> Mapping[str, object]:
         "goes next": each.next,
         "at": each.next_at and f"{each.next_at:%Y-%m-%d %H:%M}",
     }
-
-
-def size(count: int) -> str:
-    """Bytes, for people."""
-    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount /= 1000
-        units.pop(0)
-    return f"{amount:.3g} {units[0]}" if amount < 999.5 else f"{amount:.0f} {units[0]}"

@@ -90,3 +90,12 @@ async def _next(
         if until is not None and part.name != partitions.UNTIMED:
             return part.name, until + kept
     return None, None
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{amount:.3g} {units[0]}" if amount < 999.5 else f"{amount:.0f} {units[0]}"

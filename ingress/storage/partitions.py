@@ -132,15 +132,29 @@ def _end_sequence(existing: Sequence[Partition], table: str) -> int:
 
 def _watch(existing: Sequence[Partition], here: StreamMark, block: int) -> None:
     """Say how far partitions reach, in a metric, and loudly where that is not far any more."""
+    made = {part.table for part in existing if part.name not in ("", UNTIMED)}
+    ends = {table: end for table, end in _ends(existing, here, block).items() if table in made}
+    for table, end in ends.items():
+        if end < here.at + NEAR:
+            logger.error("the table %s has partitions until %s only: nothing can be stored there then", table, end)
+    if first := min(ends.values(), default=None):
+        metrics.partitions_ahead.set_function(lambda: first.timestamp() - time.time())
+
+
+def _ends(existing: Sequence[Partition], here: StreamMark, block: int) -> dict[str, datetime]:
+    """Until when each partitioned table has partitions: one that has none, until long ago."""
     ends = {grid.table: _end_at(existing, grid.table) for grid in GRIDS}
     for table in BY_SEQUENCE:
-        ends[table] = here.at + (_end_sequence(existing, table) - here.sequence) / block * WEEK
-    made = {part.table for part in existing if part.name not in ("", UNTIMED)}
-    for table, end in ends.items():
-        if table in made and end < here.at + NEAR:
-            logger.error("the table %s has partitions until %s only: nothing can be stored there then", table, end)
-    if first := min((ends[table] for table in made & ends.keys()), default=None):
-        metrics.partitions_ahead.set_function(lambda: first.timestamp() - time.time())
+        end = _end_sequence(existing, table)
+        ends[table] = here.at + (end - here.sequence) / block * WEEK if end else BEGIN
+    partitioned = {part.table for part in existing}
+    return {table: end for table, end in ends.items() if table in partitioned}
+
+
+async def reach(connection: asyncpg.Connection) -> dict[str, datetime]:
+    """Until when each partitioned table can store what comes, at the pace of the last week (worker)."""
+    here = StreamMark(await statements.here(connection), datetime.now(UTC))
+    return _ends(await statements.all_of(connection), here, await _block(connection, here))
 
 
 # ------------------------------------------------------------------ what is gone

@@ -137,7 +137,7 @@ class RedisState:
         self._url = url
         self._is_cluster = redis_nodes(url) is not None
         timeout_s = DISCOVERY_TIMEOUT_S if self._is_cluster else COMMAND_TIMEOUT_S
-        self._client = _client(url, timeout_s)
+        self._client = client_of(url, timeout_s)
         self._late: set[asyncio.Future[Any]] = set()  # what nobody waits for any more
         self._failures = 0
         self._probe_at = 0.0
@@ -233,7 +233,7 @@ class RedisState:
 
     async def _listen(self) -> AsyncGenerator[tuple[str, UUID, int], None]:
         # A client of its own, which looks anew at which nodes a cluster has.
-        async with _client(self._url, DISCOVERY_TIMEOUT_S) as client, client.pubsub() as channel:
+        async with client_of(self._url, DISCOVERY_TIMEOUT_S) as client, client.pubsub() as channel:
             await channel.subscribe(CHANNEL)
             while True:
                 message = await channel.get_message(timeout=PROBE_EVERY_S)
@@ -323,7 +323,7 @@ def _node(url: str) -> ClusterNode:
     return ClusterNode(at["host"], at.get("port", 6379))
 
 
-def _client(url: str, timeout_s: float) -> Any:
+def client_of(url: str, timeout_s: float) -> Any:
     """A client of the server or cluster at *url*: both take the same commands."""
     # No retries of redis-py's own: ten of them by default, each able to charge a counter again.
     retry = Retry(NoBackoff(), 0)

@@ -5,8 +5,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from ingress.cli.retention import size
 from ingress.identifiers import LAST_ID, new_id
+from ingress.retention.report import size
 from ingress.storage.migration import migrate
 from ingress.storage.statements.lifetime import retention
 from ingress.storage.statements.lifetime.retention import OwnPeriods

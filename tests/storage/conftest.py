@@ -1,6 +1,7 @@
 """Databases of their own, with logins of theirs."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
@@ -34,6 +35,12 @@ def _login(url: str) -> str:
 
 @pytest.fixture
 async def logins(servers: EmbeddedServers) -> AsyncIterator[Logins]:
+    async with made_logins(servers) as made:
+        yield made
+
+
+@asynccontextmanager
+async def made_logins(servers: EmbeddedServers) -> AsyncIterator[Logins]:
     assert servers.database_url
     unique = uuid4().hex[:12]
     database, owner, service = (f"{name}_{unique}" for name in ("logins", "owner", "service"))

@@ -35,6 +35,8 @@ class FaultProxy(Startable):
         self.cut_after: dict[Direction, int] = {}  # bytes of one connection; one more byte resets it
         # Sees each chunk before it is forwarded; True holds it back, and all that comes after it that way.
         self.watch: Callable[[Direction, bytes], bool] | None = None
+        # What is forwarded in place of each chunk: as long as that, where its protocol counts.
+        self.change: Callable[[Direction, bytes], bytes] = lambda _, chunk: chunk
         self.connections = 0  # accepted so far
         self.forwarded: dict[Direction, int] = {"up": 0, "down": 0}  # bytes, over all connections
         self._upstream = upstream
@@ -133,7 +135,7 @@ class FaultProxy(Startable):
                     continue
                 left = self.cut_after.get(way, len(chunk) + connection.bytes[way]) - connection.bytes[way]
                 passed = min(len(chunk), max(left, 0))
-                sink.write(chunk[:passed])
+                sink.write(self.change(way, chunk)[:passed])
                 await sink.drain()
                 connection.bytes[way] += passed
                 self.forwarded[way] += passed
