@@ -147,6 +147,7 @@ def test_providers_do_not_know_the_service() -> None:
 LAYERS = (
     "__main__",
     "cli",
+    "doctor",
     "processes",
     "server",
     "protocol",
@@ -361,6 +362,7 @@ def statements() -> Iterator[tuple[str, str]]:
 EVERY_ORGANIZATION = {
     "audit.CLAIM": "a worker verifies the trails that are due, whoever they belong to",
     "audit.OLD": "a worker lets go of what is past its time, whoever it belongs to",
+    "audit.BROKEN_TRAILS": "the operator asks, whoever they belong to",
     "audit.NEWEST": "whether the encryption keys fit is a question about no organization",
     "audit.GAUGES": "a metric, which names no organization",
     "configs.BROKEN": "a process leaves every broken account alone, whoever it belongs to",
@@ -368,6 +370,7 @@ EVERY_ORGANIZATION = {
     "configs.OWNER_OF": "an item names an account, and no organization",
     "configs.BY_ACCOUNT": "the same; only what came in at an app's address, or the platform replays, asks it",
     "configs.OTHERS_BEHIND": "whether anybody else has a secret, whoever it is",
+    "configs.KINDS": "the operator asks which plug-ins are needed, by whomever",
     "configs.NEWEST": "whether the encryption keys fit is a question about no organization",
     "figures.CLAIM": "a worker counts what is due, whoever it belongs to",
     "health.CLAIM": "a worker looks at the accounts that are due, whoever they belong to",
@@ -396,6 +399,7 @@ EVERY_ORGANIZATION = {
     "outages.TRY": "a worker has endpoints tried that are down, whoever they belong to",
     "retention.MARK_NEXT": "the same",
     "retention.NEXT_ORGANIZATIONS": "a worker looks at one after the other",
+    "server.PLANT": "no organization's: it is rolled back",
     "sizes": "the operator sees who has most of it",
     "retention.SHORTER": "a worker deletes what each of them keeps for less time",
     "switches.BROKEN_OFF": "a worker restores what its process left, whoever it belongs to",

@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from providers import Registry, UnknownProvider
 
 from .. import __version__, log
+from ..doctor.environment import unfit_to_serve
 from ..processes.cores import cores
 from ..processes.parent import NoneStarts, Parent
 from ..server import PortTaken, listen, serve
@@ -29,8 +30,8 @@ from ..storage.database import Database, SchemaError, StoreUnavailable
 from ..storage.listener import require_room
 from ..storage.migration import migrate, prepare
 from ..storage.upgrades import Post
-from ..storage.vault import Vault, VaultError, generate_key
-from . import encryption_keys, remote, retention
+from ..storage.vault import generate_key
+from . import doctor, encryption_keys, remote, retention
 from .matrix import limits_matrix, matrix
 from .reference import reference
 from .upgrade_report import show, summary
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_migrate(commands)
     retention.add_command(commands)
+    doctor.add_command(commands)
     encryption_keys.add_command(commands)
     remote.add_commands(commands, _add_providers(commands))
     commands.add_parser("schema", help="print the JSON Schema of an event")
@@ -116,6 +118,8 @@ def main() -> None:
     if hasattr(options, "run"):
         sys.exit(remote.run(options))
     with _reporting_mistakes(_source(options)):
+        if options.command == "doctor":  # which says of wrong settings what it says of everything
+            doctor.run(os.environ, options)
         unless_set = UNLIMITED if options.command == "run" else {}
         settings = load({**unless_set, **os.environ}, CHECKS.get(options.command, lambda _: ()))
         sys.exit(COMMANDS[options.command](settings, options))
@@ -276,23 +280,10 @@ def _migrated_by(settings: Settings) -> str:
     return next((field for field in owners if getattr(settings, field)), "database_url")
 
 
-def _unfit_to_serve(settings: Settings) -> list[str]:
-    direct = ("database_direct_url",) if settings.database_direct_url else ()
-    wrong = insecure(settings, "database_url", *direct, "redis_url", "public_url")
-    if direct and not settings.database_url:
-        wrong.append("DATABASE_DIRECT_URL: it is another way to the database of DATABASE_URL, which is not set")
-    if settings.encryption_keys or settings.database_url:  # else they are generated
-        try:
-            Vault(settings.encryption_keys)
-        except VaultError as error:
-            wrong.append(f"{variable('encryption_keys')}: {error}; `ingress generate-key` makes one")
-    return wrong
-
-
 # What a command wants of the settings, beyond what each must be.
 CHECKS: dict[str, Callable[[Settings], list[str]]] = {
-    "run": _unfit_to_serve,
-    "serve": _unfit_to_serve,
+    "run": unfit_to_serve,
+    "serve": unfit_to_serve,
     "migrate": lambda settings: insecure(settings, _migrated_by(settings)),
 }
 

@@ -312,3 +312,13 @@ select not exists (select from organizations where audit_broken is not null) as 
 async def gauges(connection: asyncpg.Connection) -> TrailGauges:
     """(worker, all organizations)"""
     return TrailGauges(*(await connection.fetch(GAUGES))[0])
+
+
+BROKEN_TRAILS = (
+    "select id, audit_broken from organizations where audit_broken is not null limit 20 /* every organization_id */"
+)
+
+
+async def broken_trails(connection: asyncpg.Connection) -> dict[UUID, int]:
+    """The first entry that was wrong in each trail where any was; of 20 organizations (worker, all organizations)."""
+    return {row[0]: row[1] for row in await connection.fetch(BROKEN_TRAILS)}

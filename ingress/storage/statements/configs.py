@@ -388,3 +388,13 @@ where o.provider_type = $1 and o.account = $2 order by c.state = 'active' desc, 
 async def by_account(connection: asyncpg.Connection, provider_type: str, account: str) -> StoredConfig | None:
     """The config of an account, of the organization whose it is (worker, all organizations)."""
     return _config(await connection.fetchrow(BY_ACCOUNT, provider_type, account))
+
+
+KINDS = (
+    "select provider_type, count(*) from whatsapp_provider_configs group by 1 order by 1 /* every organization_id */"
+)
+
+
+async def kinds(connection: asyncpg.Connection) -> dict[str, int]:
+    """How many configs of each provider there are (worker, all organizations)."""
+    return {row[0]: row[1] for row in await connection.fetch(KINDS)}
