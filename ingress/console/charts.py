@@ -96,14 +96,19 @@ def nice(most: float) -> float:
     return next((scale * factor for factor in (1, 2, 5) if scale * factor >= most), scale * 10)
 
 
+def _step(place: int, width: float, title: str) -> str:
+    box = f"M{place * width:.1f} 0h{width:.1f}V{HEIGHT}h-{width:.1f}z"
+    return f'<path class="step" d="{box}"><title>{escape(title)}</title></path>'
+
+
+def _mark(mark: Mark) -> str:
+    line = f"M{mark.at * WIDTH:.1f} 0V{HEIGHT}"
+    return f'<path class="mark {escape(mark.kind)}" d="{line}"><title>{escape(mark.text)}</title></path>'
+
+
 def _plot(picture: Picture, drawn: str) -> Markup:
-    width = picture.width
-    for place, title in enumerate(picture.titles):
-        box = f"M{place * width:.1f} 0h{width:.1f}V{HEIGHT}h-{width:.1f}z"
-        drawn += f'<path class="step" d="{box}"><title>{escape(title)}</title></path>'
-    for mark in picture.marks:
-        line = f"M{mark.at * WIDTH:.1f} 0V{HEIGHT}"
-        drawn += f'<path class="mark {escape(mark.kind)}" d="{line}"><title>{escape(mark.text)}</title></path>'
+    drawn += "".join(_step(place, picture.width, title) for place, title in enumerate(picture.titles))
+    drawn += "".join(map(_mark, picture.marks))
     grid = f'<path class="grid-line" d="M0 .5H{WIDTH}M0 {HEIGHT / 2}H{WIDTH}M0 {HEIGHT - 0.5}H{WIDTH}"/>'
     return _svg("plot", picture.label, grid + drawn)
 

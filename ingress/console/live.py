@@ -59,10 +59,10 @@ async def _changed(waiters: dict[str, asyncio.Event], within_s: float) -> list[s
     finally:
         for task in waiting:
             task.cancel()
-    changed = {topic: waiter for topic, waiter in waiters.items() if waiter.is_set()}
-    for waiter in changed.values():
-        waiter.clear()
-    return list(changed)
+    changed = [topic for topic, waiter in waiters.items() if waiter.is_set()]
+    for topic in changed:
+        waiters[topic].clear()
+    return changed
 
 
 async def _sight(request: ConsoleRequest, known: Any = None) -> Any:

@@ -47,6 +47,12 @@ def page(request: AnyConsoleRequest, template: str, *, status: int = 200, **cont
     return Response(render(request, template, **context), status, HEADERS, "text/html; charset=utf-8")
 
 
+def form_page(request: AnyConsoleRequest, template: str, problem: Problem | None, **context: Any) -> Response:
+    """The page of a form, with the *problem* that it made, if any: its status, and what is wrong with each field."""
+    context = {"errors": by_field(request, problem)} | context
+    return page(request, template, status=problem.status if problem else 200, problem=problem, **context)
+
+
 def render(request: AnyConsoleRequest, template: str, **context: Any) -> str:
     """As text: a whole page, or a piece of one."""
     return _templates().get_template(template).render(_frame(request) | context)

@@ -100,11 +100,15 @@ def _button(place: int, button: object) -> Variable | bool:
     if kind == "URL" and not _PLACEHOLDER.search(str(button.get("url", ""))):
         return True
     if kind in _BUTTONS:
-        example = button.get("example", "")
-        example = str(example[0] if isinstance(example, list) and example else example or "")
-        example = example.removeprefix(str(button.get("url", "")).partition("{{")[0])
-        return Variable(f"button.{place}.{_BUTTONS[kind]}", "button", _BUTTONS[kind], label, example)
+        return Variable(f"button.{place}.{_BUTTONS[kind]}", "button", _BUTTONS[kind], label, _example_of(button))
     return kind in _FIXED
+
+
+def _example_of(button: dict[str, Any]) -> str:
+    """What comes in the place of its placeholder."""
+    example = button.get("example", "")
+    example = str(example[0] if isinstance(example, list) and example else example or "")
+    return example.removeprefix(str(button.get("url", "")).partition("{{")[0])
 
 
 def components_of(values: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -62,6 +62,7 @@ async def show(request: ConsoleRequest[AuditSearch]) -> Response:
     """The trail, newest first."""
     search, found = request.query, await trail_page(request, request.query.of_api())
     keys, configs = await _keys(request), await configs_of(request)
+    actions = sorted(_actions(request), key=lambda option: option[1])
     return page(
         request,
         "audit.html",
@@ -71,7 +72,7 @@ async def show(request: ConsoleRequest[AuditSearch]) -> Response:
         keys=keys,
         configs=configs,
         providers=_providers(request),
-        actions=_with(search.action, sorted(_actions(request), key=lambda option: option[1])),
+        actions=_with(search.action, actions),
         actors=_with(search.actor, _actors(request, keys)),
         config_options=[(str(config.id), config.name) for config in configs.values()],
     )
@@ -97,22 +98,27 @@ def _with(chosen: str | None, options: Options) -> Options:
 
 async def show_entry(request: ConsoleRequest) -> Response:
     """One entry, with what it changed."""
-    number = request.number_in_path("entry_id")
-    found = {entry.id: entry for entry in (await trail_page(request, AuditQuery(limit=2, before=number + 2))).entries}
-    if (entry := found.get(number)) is None:
-        raise not_found()
+    entry, is_newest = await _entry(request, request.number_in_path("entry_id"))
     configs = await configs_of(request)
     return page(
         request,
         "audit_entry.html",
         entry=entry,
-        is_newest=number + 1 not in found,
+        is_newest=is_newest,
         differences=differences(entry.before, entry.after),
         keys=await _keys(request),
         configs=configs,
         providers=_providers(request),
         names={str(config.id): config.name for config in configs.values()},
     )
+
+
+async def _entry(request: AnyConsoleRequest, number: int) -> tuple[Entry, bool]:
+    """That of the *number*, and whether it is the newest. Raises `Problem` 404."""
+    found = {entry.id: entry for entry in (await trail_page(request, AuditQuery(limit=2, before=number + 2))).entries}
+    if number not in found:
+        raise not_found()
+    return found[number], number + 1 not in found
 
 
 async def verify(request: ConsoleRequest[VerifyQuery]) -> Response:

@@ -15,7 +15,7 @@ from ...web.bodies import Number, RequestQuery
 from ...web.problems import Problem
 from .. import snippets
 from ..forms.bodies import decoded
-from ..rendering import by_field, page, redirect
+from ..rendering import form_page, page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
 
 PATH = "/console/general"
@@ -41,7 +41,6 @@ async def show(request: ConsoleRequest[GeneralQuery]) -> Response:
 async def _shown(
     request: AnyConsoleRequest,
     *,
-    status: int = 200,
     before: int = 0,
     tested: CallbackTested | None = None,
     made: CallbackSet | None = None,
@@ -52,10 +51,10 @@ async def _shown(
     if wrong:
         await request.state["refused_changes"].note(request, wrong)
     current = await _callback(request)
-    return page(
+    return form_page(
         request,
         "general.html",
-        status=status,
+        wrong,
         organization=await show_organization(request),
         kept=await retention.show_retention(request),
         callback=current,
@@ -66,8 +65,6 @@ async def _shown(
         secret_name=snippets.SECRET,
         tested=tested,
         made=made,
-        problem=wrong,
-        errors=by_field(request, wrong),
         typed=typed,
     )
 
@@ -87,7 +84,7 @@ async def name(request: ConsoleRequest) -> Response:
     try:
         await rename(request, decoded({"name": given}, NewOrganization).name)
     except Problem as problem:
-        return await _shown(request, status=problem.status, wrong=problem, typed={"name": given})
+        return await _shown(request, wrong=problem, typed={"name": given})
     return redirect(PATH, done="renamed")
 
 
@@ -95,12 +92,17 @@ async def keep(request: ConsoleRequest) -> Response:
     """Set for how many days the organization's data is kept; what is left empty is as the service has it."""
     form = await request.posted()
     typed = {name: form.get(name) for name in NewRetention.__struct_fields__}
-    days = {name: int(text) if text.isdecimal() and len(text) < 9 else text or None for name, text in typed.items()}
+    days = {name: _days(text) for name, text in typed.items()}
     try:
         await retention.set_retention(request, decoded(days, NewRetention))
     except Problem as problem:
-        return await _shown(request, status=problem.status, wrong=problem, typed=typed)
+        return await _shown(request, wrong=problem, typed=typed)
     return redirect(PATH, done="kept")
+
+
+def _days(text: str) -> int | str | None:
+    """A number where it is one; else what is typed, for the API to refuse. None: nothing."""
+    return int(text) if text.isdecimal() and len(text) < 9 else text or None
 
 
 async def put_callback(request: ConsoleRequest) -> Response:
@@ -109,7 +111,7 @@ async def put_callback(request: ConsoleRequest) -> Response:
     try:
         made = await callback.set_callback(request, decoded({"url": url}, callback.NewCallback).url)
     except Problem as problem:
-        return await _shown(request, status=problem.status, wrong=problem, typed={"url": url})
+        return await _shown(request, wrong=problem, typed={"url": url})
     return await _shown(request, made=made)
 
 

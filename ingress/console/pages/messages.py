@@ -68,7 +68,7 @@ class ExportQuery(SearchQuery, frozen=True):
 async def show(request: ConsoleRequest[SearchQuery]) -> Response:
     """What is looked for, in both directions, newest first; the page of the one thing that was named."""
     query = request.query
-    named = await understood(request, query.q) if query.q.strip() else Understood(wanted=MessageFilter())
+    named = await _named(request, query.q)
     if named.path is not None:
         return redirect(named.path)
     found = History([])
@@ -90,8 +90,12 @@ async def show(request: ConsoleRequest[SearchQuery]) -> Response:
     )
 
 
-def _narrowed(wanted: MessageFilter, query: SearchQuery) -> MessageFilter:
-    """*wanted*, and all else that is asked for."""
+async def _named(request: AnyConsoleRequest, text: str) -> Understood:
+    """What *text* means; all there is where it is empty."""
+    return await understood(request, text) if text.strip() else Understood(wanted=MessageFilter())
+
+
+def _window(query: SearchQuery) -> tuple[datetime, datetime]:
     since, until = search.BEGIN, search.END
     if query.period is not None:
         since = datetime.now(UTC) - PERIODS[query.period]
@@ -99,6 +103,12 @@ def _narrowed(wanted: MessageFilter, query: SearchQuery) -> MessageFilter:
         since = max(since, datetime.combine(query.since, time(), UTC))
     if query.until is not None and query.until < search.END.date():
         until = datetime.combine(query.until, time(), UTC) + timedelta(days=1)
+    return since, until
+
+
+def _narrowed(wanted: MessageFilter, query: SearchQuery) -> MessageFilter:
+    """*wanted*, and all else that is asked for."""
+    since, until = _window(query)
     return wanted._replace(
         statuses=[query.status] if query.status else (),
         config_ids=[query.account] if query.account else (),
@@ -148,10 +158,14 @@ async def show_event(request: ConsoleRequest) -> Response:
     speaker = msgspec.structs.replace(await narrator(request, request.gettext), errors=DELIVERY_ERRORS)
     timeline = await timelines.event_timeline(request, speaker)
     event = json.loads(msgspec.json.encode(timeline.event))
-    outbound = event["type"] == "message.echo" or event["data"].get("message", {}).get("by") == "business"
-    row = row_of_event(event, "outbound" if outbound else "inbound")
+    row = row_of_event(event, _direction(event))
     programs = _look_up(request, f"/events/{row.id}/timeline")
     return await _shown(request, "event.html", timeline, row=row, event=event, programs=programs)
+
+
+def _direction(event: dict[str, Any]) -> Literal["inbound", "outbound"]:
+    is_ours = event["type"] == "message.echo" or event["data"].get("message", {}).get("by") == "business"
+    return "outbound" if is_ours else "inbound"
 
 
 def _look_up(request: AnyConsoleRequest, path: str) -> dict[str, str]:
@@ -223,7 +237,7 @@ async def show_raw(request: ConsoleRequest) -> Response:
 async def export(request: ConsoleRequest[ExportQuery]) -> Response:
     """What is found as a file, EXPORTED_AT_MOST of it; that it was made is in the trail."""
     query, organization_id = request.query, request.organization_id
-    named = await understood(request, query.q) if query.q.strip() else Understood(wanted=MessageFilter())
+    named = await _named(request, query.q)
     given = [name for name in FILTERS if getattr(query, name)]
     async with request.connection() as connection:
         await note(connection, request, organization_id, "messages_exported", {"format": query.format, "by": given})

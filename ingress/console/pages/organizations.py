@@ -8,7 +8,7 @@ from ...identifiers import parse_id
 from ...storage.statements import organizations as stored
 from ...web.problems import Problem, not_found
 from ..forms.bodies import decoded
-from ..rendering import by_field, page, redirect
+from ..rendering import form_page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
 
 HOME = "/console/whatsapp"
@@ -24,18 +24,16 @@ async def _shown(
 ) -> Response:
     async with request.state["database"].worker() as connection:
         found = await stored.search(connection, query.search, query.after, query.size + 1)
-    shown, has_more = found[: query.size], len(found) > query.size
-    return page(
+    shown = found[: query.size]
+    return form_page(
         request,
         "organizations.html",
-        status=wrong.status if wrong else 200,
+        wrong,
         organizations=shown,
-        next_after=shown[-1].id if has_more else None,
+        next_after=shown[-1].id if len(found) > query.size else None,
         search=query.search,
         is_first=query.after is None,
         chosen=request.principal.organization_id,
-        problem=wrong,
-        errors=by_field(request, wrong),
         name=name,
     )
 

@@ -13,7 +13,7 @@ from ...storage.statements.receiving.inbound import QuarantinedBody
 from ...web.bodies import RequestQuery
 from ...web.problems import Problem, not_found
 from ..readable import readable
-from ..rendering import page, redirect
+from ..rendering import form_page, page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest
 from .audit import configs_of
 
@@ -57,15 +57,14 @@ async def _shown(request: AnyConsoleRequest, quarantine_id: UUID, problem: Probl
     if with_body:
         await quarantine.note_look(request, organization_id, item)
         headers = msgspec.json.decode(item.headers, type=dict[str, str])
-    return page(
+    return form_page(
         request,
         "quarantine_item.html",
-        status=problem.status if problem else 200,
+        problem,
         item=item,
         headers=headers,
         body=readable(item.body, headers.get("content-type", "")) if with_body else None,
         shown_bytes=SHOWN_BYTES,
-        problem=problem,
         configs=await configs_of(request),
     )
 

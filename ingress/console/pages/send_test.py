@@ -20,7 +20,7 @@ from ...web.problems import Problem, problem_of
 from .. import snippets
 from ..forms.bodies import decoded
 from ..forms.templates import Variable, components_of, fields_of, rendered
-from ..rendering import by_field, page, redirect
+from ..rendering import by_field, form_page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest, Form
 
 EXAMPLE_TO = "+5511987654321"
@@ -65,10 +65,10 @@ async def _shown(
     errors = {OWN_FIELDS[path]: text for path, text in by_field(request, wrong).items() if path in OWN_FIELDS}
     if "to" in errors:
         errors["to"] = request.gettext("Write a phone number with its country code, like +5511987654321")
-    return page(
+    return form_page(
         request,
         "send_test.html",
-        status=wrong.status if wrong else 200,
+        wrong,
         active=config.provider.info if config else None,
         kind=query.kind,
         can_list=can_list,
@@ -82,7 +82,6 @@ async def _shown(
         key=_key_again(form, wrong),
         after=query.after,
         form=form,
-        problem=wrong,
         errors=errors,
     )
 

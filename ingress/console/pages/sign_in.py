@@ -1,7 +1,5 @@
 """Signing in with an API key, and out; the language and the appearance, which a browser keeps."""
 
-from typing import Literal
-
 from starlette.responses import Response
 
 from ... import log
@@ -90,18 +88,17 @@ async def sign_out(request: ConsoleRequest) -> Response:
 
 async def prefer(request: ConsoleRequest) -> Response:
     """Keep a language or an appearance in the browser, and come back."""
-    form, done = await request.posted(), "theme"
-    back = own_page(form.get("next"))
-    language, theme = form.get("language"), form.get("theme")
-    kept: list[tuple[str, str]] = []
+    form = await request.posted()
+    back, language, theme = own_page(form.get("next")), form.get("language"), form.get("theme")
     if language in LANGUAGES:
-        kept, done = [(LANGUAGE_COOKIE, language)], "language"
+        name, value, done = LANGUAGE_COOKIE, language, "language"
     elif theme in THEMES:
-        kept = [(THEME_COOKIE, theme)]
-    answer = redirect(back, done=done if kept else None)
-    for name, value in kept:
-        samesite: Literal["lax"] = "lax"  # neither is a secret, and a page that is come to from elsewhere has them
-        answer.set_cookie(name, value, path="/", max_age=YEAR_S, secure=True, httponly=True, samesite=samesite)
+        name, value, done = THEME_COOKIE, theme, "theme"
+    else:
+        return redirect(back)
+    answer = redirect(back, done=done)
+    # Neither is a secret, and a page that is come to from elsewhere has them.
+    answer.set_cookie(name, value, path="/", max_age=YEAR_S, secure=True, httponly=True, samesite="lax")
     return answer
 
 

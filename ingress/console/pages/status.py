@@ -268,12 +268,12 @@ def _titles(starts: Sequence[datetime], names: Sequence[str], series: Sequence[S
 def _table(starts: Sequence[datetime], series: Sequence[Sequence[int | None]], together: Any) -> list[list[str]]:
     """Rows of a table, newest first: several steps each, where there are many."""
     size = -(-len(starts) // TABLE_ROWS)
-
-    def cell(values: Sequence[int | None]) -> str:
-        known = [value for value in values if value is not None]
-        return str(together(known)) if known else "–"
-
-    firsts = range(0, len(starts), size)
     return [
-        [f"{starts[at]:%Y-%m-%d %H:%M}", *(cell(values[at : at + size]) for values in series)] for at in firsts[::-1]
+        [f"{starts[at]:%Y-%m-%d %H:%M}", *(_cell(values[at : at + size], together) for values in series)]
+        for at in reversed(range(0, len(starts), size))
     ]
+
+
+def _cell(values: Sequence[int | None], together: Any) -> str:
+    known = [value for value in values if value is not None]
+    return str(together(known)) if known else "–"

@@ -184,11 +184,15 @@ async def rollback(request: ConsoleRequest) -> Response:
     return await _made(request, await _asked(request, kind="rollback"))
 
 
-async def _made(request: AnyConsoleRequest, asked: Asked) -> Response:
+async def _requested(request: AnyConsoleRequest, asked: Asked) -> Requested:
     form = await request.posted()
     request.check_printable(form, "reason")
     version = int(form["version"]) if _is_number(form["version"]) else -1
-    requested = asked.request(request, expected_version=version, reason=form.get("reason")[:500] or None)
+    return asked.request(request, expected_version=version, reason=form.get("reason")[:500] or None)
+
+
+async def _made(request: AnyConsoleRequest, asked: Asked) -> Response:
+    requested = await _requested(request, asked)
     if request.wants_stream:
         return progress(request, _switch_steps(request, asked, requested))
     seen: list[Step] = []
@@ -235,16 +239,12 @@ class PhaseRow(Unlogged, frozen=True):
 def _rows(phases: dict[str, float], *, is_running: bool = False, has_failed: bool = False) -> list[PhaseRow]:
     """All of them; those that ended have their time, the last one of a change that was refused has failed."""
     last = max((PHASES.index(name) for name in phases), default=-1)
-    rows = []
-    for place, name in enumerate(PHASES):
-        if name in phases:
-            state = "failed" if has_failed and place == last else "done"
-        elif place < last:
-            state = "skipped"
-        else:
-            state = "running" if is_running and not has_failed and place == last + 1 else "to_come"
-        rows.append(PhaseRow(name, state, phases.get(name)))
-    return rows
+    states = dict.fromkeys(PHASES[: last + 1], "skipped") | dict.fromkeys(phases, "done")
+    if has_failed and phases:
+        states[PHASES[last]] = "failed"
+    if is_running and not has_failed and last + 1 < len(PHASES):
+        states[PHASES[last + 1]] = "running"
+    return [PhaseRow(name, states.get(name, "to_come"), phases.get(name)) for name in PHASES]
 
 
 def _result_path(asked: Asked, switched: Switched) -> str:

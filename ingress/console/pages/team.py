@@ -16,7 +16,7 @@ from ...web.problems import Problem, not_found
 from .. import snippets
 from ..forms.bodies import decoded
 from ..languages import N_
-from ..rendering import by_field, page, redirect
+from ..rendering import form_page, page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest, Form
 
 PATH = "/console/team"
@@ -62,10 +62,10 @@ async def _shown(
         after = after if after and is_key_id(after) else None
         async with request.connection() as connection:
             keys = await organizations.keys(connection, request.organization_id, after, SHOWN + 1, live=not ended)
-    return page(
+    return form_page(
         request,
         "team.html",
-        status=wrong.status if wrong else 200,
+        wrong,
         keys=keys[:SHOWN],
         next=keys[SHOWN - 1].id if len(keys) > SHOWN else None,
         ended=ended,
@@ -73,8 +73,6 @@ async def _shown(
         scopes=SCOPES,
         lifetimes=_lifetimes(request),
         most=MAX_KEYS,
-        problem=wrong,
-        errors=by_field(request, wrong),
         form=form,
     )
 
@@ -82,11 +80,12 @@ async def _shown(
 def _lifetimes(request: AnyConsoleRequest) -> list[tuple[str, str]]:
     """Choices: those that the key in use may give, which are no longer than its own."""
     _, ends = request.gettext, request.principal.expires_at
+    every = [(days, _(text)) for days, text in LIFETIMES.items()]
     if ends is None:
-        return [(days, _(text)) for days, text in LIFETIMES.items()]
+        return every
     left = ends - datetime.now(UTC)
-    offered = [(days, _(text)) for days, text in LIFETIMES.items() if days and timedelta(days=int(days)) <= left]
-    return [*offered, (SAME, _("When the key in use expires"))]
+    shorter = [(days, text) for days, text in every if days and timedelta(days=int(days)) <= left]
+    return [*shorter, (SAME, _("When the key in use expires"))]
 
 
 async def make(request: ConsoleRequest) -> Response:

@@ -22,7 +22,7 @@ from ...validation import Unlogged
 from ...web.bodies import RequestQuery
 from ...web.problems import Problem, not_found
 from ..config_form import ConfigForm, empty
-from ..rendering import by_field, page, redirect
+from ..rendering import by_field, form_page, redirect
 from ..requests import AnyConsoleRequest, ConsoleRequest, Redirected
 from ..words.accounts import CAPABILITIES
 
@@ -198,15 +198,20 @@ def _chosen(found: Overview, query: WhatsAppQuery) -> tuple[Card | None, Account
     card = found.card(query.provider)
     if card is None:
         raise not_found()
-    if query.config == NEW or not (card.accounts or query.config):
-        return card, None
-    if not query.config:
-        return card, next((each for each in card.accounts if each.is_active), card.accounts[0])
-    config_id = parse_id(query.config)
+    return card, _account_in(card, query.config)
+
+
+def _account_in(card: Card, named: str) -> Account | None:
+    """The one *named*, else the active or the first one; None: a new one. Raises `Problem` 404."""
+    if named == NEW or not (card.accounts or named):
+        return None
+    if not named:
+        return next((each for each in card.accounts if each.is_active), card.accounts[0])
+    config_id = parse_id(named)
     account = next((each for each in card.accounts if each.config.id == config_id), None)
     if account is None:
         raise not_found()
-    return card, account
+    return account
 
 
 def shown(
@@ -222,16 +227,15 @@ def shown(
     """The page; with a *problem*, what is wrong with the form."""
     errors = by_field(request, problem)
     context = {"checks": [], "review": None, "is_second": False, "config_name": ""} | more
-    answer = page(
+    answer = form_page(
         request,
         "whatsapp.html",
-        status=problem.status if problem else 200,
+        problem,
         overview=found,
         card=card,
         account=account,
         form=form,
         fields=form.fields(request, errors) if form else [],
-        problem=problem,
         errors=errors,
         stepped=_steps(found, card),
         lacks=_lacks(found),
@@ -285,15 +289,14 @@ def _id(text: str) -> UUID:
 
 def _moved(order: Sequence[UUID], action: str, config_id: UUID) -> list[UUID]:
     """Raises `Problem` 404 for what is not there."""
-    if config_id not in order and action != "add":
-        raise not_found()
-    others = [each for each in order if each != config_id]
-    if action == "remove":
-        return others
+    moved = [each for each in order if each != config_id]
     if action == "add":
-        return [*others, config_id]
-    at = max(0, order.index(config_id) + (-1 if action == "up" else 1))
-    return [*others[:at], config_id, *others[at:]]
+        return [*moved, config_id]
+    if config_id not in order:
+        raise not_found()
+    if action != "remove":
+        moved.insert(max(0, order.index(config_id) + (-1 if action == "up" else 1)), config_id)
+    return moved
 
 
 async def rename(request: ConsoleRequest) -> Response:
