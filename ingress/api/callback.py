@@ -239,6 +239,10 @@ async def test_callback(request: ApiRequest) -> CallbackTested:
     async with request.connection() as connection:
         done = {"id": event_id, "outcome": answer.kind}
         await note(connection, request, organization_id, "callback_tested", done)
+    return _tested(event_id, answer, elapsed_s)
+
+
+def _tested(event_id: str, answer: PostAnswer, elapsed_s: float) -> CallbackTested:
     # What it was with no answer would say whether there is such a name.
     ms = None if answer.status is None else round(elapsed_s * 1000)
     body = answer.body.decode(errors="replace")

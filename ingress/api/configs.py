@@ -73,16 +73,21 @@ class TemplatesQuery(ConfigQuery, frozen=True):
 
 async def edit_config(request: ApiRequest[EditRequest]) -> EditResult:
     """PATCH …/provider/configs/{config_id}: change it; what comes out is validated and tested before it is saved."""
-    config_id = request.id_in_path("config_id")
-    config, accounts = await _config(request, config_id), request.state["manager"].accounts
+    config = await _config(request, request.id_in_path("config_id"))
+    change = await _change(request, config)
+    with refused_as_problems():
+        edited = await request.state["manager"].edit(request.organization_id, config.id, request.actor, change)
+    message = "The configuration of {} is changed."
+    return shown_config(EditResult, edited, edited.config.state, message, name=edited.config.name)
+
+
+async def _change(request: ApiRequest[EditRequest], config: Config) -> ConfigEdit:
+    """What is asked for. Raises `Problem` 422."""
+    accounts = request.state["manager"].accounts
     body = await request.decoded(lambda sent: accounts.wrong_changes(config, sent.get("config_data")))
     if body.config_data:
         request.check_calls_out()
-    with refused_as_problems():
-        change = ConfigEdit(body.name, body.config_data, body.allow_second)
-        edited = await request.state["manager"].edit(request.organization_id, config_id, request.actor, change)
-    message = "The configuration of {} is changed."
-    return shown_config(EditResult, edited, edited.config.state, message, name=edited.config.name)
+    return ConfigEdit(body.name, body.config_data, body.allow_second)
 
 
 async def delete_config(request: ApiRequest) -> None:
@@ -161,6 +166,5 @@ async def list_templates(request: ApiRequest[None, TemplatesQuery]) -> TemplateP
 
 async def templates_of(request: AnyRequest, config: Config, after: str | None) -> TemplatePage:
     """A page of the templates of that config's account."""
-    transfers = request.state["transfers"]
-    with transfers.room(request.organization_id):
-        return await transfers.run(config.provider.list_templates(after), config.provider.time_limits.call_s)
+    flow = config.provider.list_templates(after)
+    return await request.state["transfers"].call(request.organization_id, flow, config.provider)

@@ -239,10 +239,10 @@ async def upload_media(request: ApiRequest[None, UploadQuery]) -> Uploaded:
 async def delete_media(request: ApiRequest[None, DeleteQuery]) -> None:
     """DELETE /media?id=&config_id=: have the provider forget a file that was uploaded."""
     organization_id, media_id = request.organization_id, request.query.id
-    config, transfers = await chosen_config(request), request.state["transfers"]
+    config = await chosen_config(request)
+    provider = config.provider
     try:
-        with transfers.room(organization_id):
-            await transfers.run(config.provider.delete_media(media_id), config.provider.time_limits.call_s)
+        await request.state["transfers"].call(organization_id, provider.delete_media(media_id), provider)
     except Rejected as error:
         raise _refused(error) from error
     async with request.connection() as connection:

@@ -98,11 +98,18 @@ def shown_switch(kind: type[Made], done: Switched, **more: Any) -> tuple[Made, i
     more["fallback_config_ids"] = done.fallback_config_ids
     if done.waits_until is not None:
         more.update(waits_for="pairing", waits_until=done.waits_until)
-        return shown_config(kind, done, "switching", "{} waits for a phone: link one to make it active.", **more), 202
+    return shown_config(kind, done, *_outcome(done), **more), 200 if done.waits_until is None else 202
+
+
+def _outcome(done: Switched) -> tuple[str, str]:
+    """The state of the config, and what to say of it."""
+    if done.waits_until is not None:
+        return "switching", "{} waits for a phone: link one to make it active."
     if done.changed:
-        return shown_config(kind, done, "active", "{} is active: messages go out through it now.", **more), 200
-    message = "{} was active already: nothing changed." if done.config.state == "active" else "{} is saved, not active."
-    return shown_config(kind, done, done.config.state, message, **more), 200
+        return "active", "{} is active: messages go out through it now."
+    if done.config.state == "active":
+        return "active", "{} was active already: nothing changed."
+    return done.config.state, "{} is saved, not active."
 
 
 @contextmanager

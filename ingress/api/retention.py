@@ -1,5 +1,6 @@
 """How long an organization keeps what is its own: as the service, or shorter."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from ..retention.periods import Periods
@@ -63,13 +64,9 @@ async def put_retention(request: ApiRequest[NewRetention]) -> RetentionShown:
 
 async def set_retention(request: AnyRequest, body: NewRetention) -> RetentionShown:
     """As *body* says. Raises `Problem` 422 where that is longer than the service."""
-    organization_id, service = request.organization_id, request.state["periods"]
+    organization_id = request.organization_id
     wanted = OwnPeriods(body.bodies_days, body.events_days, body.statuses_days)
-    if wrong := [
-        (name, f"must be a whole number from 1 to {most}")
-        for name in OwnPeriods.__struct_fields__
-        if (getattr(wanted, name) or 0) > (most := getattr(service, name.removesuffix("_days")))
-    ]:
+    if wrong := list(_too_long(wanted, request.state["periods"])):
         raise invalid(*wrong)
     async with request.connection() as connection:
         await organizations.lock(connection, organization_id)
@@ -78,3 +75,10 @@ async def set_retention(request: AnyRequest, body: NewRetention) -> RetentionSho
             await retention.set_own(connection, organization_id, wanted)
             await note(connection, request, organization_id, "retention_changed", wanted, before=former)
         return _shown(request, *await retention.own(connection, organization_id))
+
+
+def _too_long(wanted: OwnPeriods, service: Periods) -> Iterator[tuple[str, str]]:
+    for name in OwnPeriods.__struct_fields__:
+        most = getattr(service, name.removesuffix("_days"))
+        if (getattr(wanted, name) or 0) > most:
+            yield name, f"must be a whole number from 1 to {most}"

@@ -379,6 +379,7 @@ _FAILURES = {
 }
 
 
+_UNCERTAIN = "The provider may have taken the message, so it was not sent again. GET /messages/{id} shows its status."
 # Of a message's state, what an answer has by the same name.
 _SAME = sorted({*SendResult.__struct_fields__} & {*SendState.__struct_fields__} - {"status"})
 
@@ -393,10 +394,7 @@ def _answer(state: SendState) -> Json[SendResult]:
 
 def _failed(state: SendState, more: dict[str, Any]) -> Problem:
     if state.state == "uncertain" or state.status == "unknown":
-        detail = (
-            "The provider may have taken the message, so it was not sent again. GET /messages/{id} shows its status."
-        )
-        return Problem(504, "uncertain", detail, headers={"location": f"/messages/{state.id}"}, **more)
+        return Problem(504, "uncertain", _UNCERTAIN, headers={"location": f"/messages/{state.id}"}, **more)
     status, code, detail = _FAILURES.get(state.error.class_ or "" if state.error else "", _FAILURES["Rejected"])
     if state.error and state.error.detail:
         detail = f"{detail.removesuffix('.')}: {state.error.detail.removesuffix('.')}."

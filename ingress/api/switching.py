@@ -72,11 +72,7 @@ class Fallbacks(Shown, frozen=True):
 
 async def switch(request: ApiRequest[SwitchRequest]) -> SwitchAnswer:
     """POST …/provider/switch: make another config the active one, without a message lost; or, dry, what that means."""
-    wrong = wrong_configuration(request)
-    body = await request.decoded(wrong)
-    if not body.is_active:
-        more = wrong({"provider_type": body.provider_type, "config_data": body.config_data})
-        raise invalid(("is_active", "must be true: provider/configure saves without activating"), *more)
+    body = await _decoded(request)
     # One that is stored was tried when it was saved; and to switch to it is never refused.
     if isinstance(target := body.target, NewConfig) or body.dry_run:
         request.check_calls_out()
@@ -86,6 +82,16 @@ async def switch(request: ApiRequest[SwitchRequest]) -> SwitchAnswer:
     with refused_as_problems(can_force=True):
         done = await request.state["manager"].switch(wanted)
     return _shown(done)
+
+
+async def _decoded(request: ApiRequest[SwitchRequest]) -> SwitchRequest:
+    """The body. Raises `Problem` 422, with all that is wrong in it."""
+    wrong = wrong_configuration(request)
+    body = await request.decoded(wrong)
+    if not body.is_active:
+        more = wrong({"provider_type": body.provider_type, "config_data": body.config_data})
+        raise invalid(("is_active", "must be true: provider/configure saves without activating"), *more)
+    return body
 
 
 async def rollback(request: ApiRequest[RollbackRequest]) -> SwitchAnswer:

@@ -26,6 +26,7 @@ from providers import (
     Throttled,
     Unavailable,
     UploadRequest,
+    WhatsAppProvider,
 )
 
 from ..shares import Shares
@@ -177,6 +178,11 @@ class Transfers(Caller):
             yield
         finally:
             self._places.add(organization_id, -1)
+
+    async def call(self, organization_id: UUID, flow: Flow[Result], provider: WhatsAppProvider) -> Result:
+        """Drive *flow*, a small one of *provider*, in the `room` of *organization_id*. Raises any `SendError`."""
+        with self.room(organization_id):
+            return await self.run(flow, provider.time_limits.call_s)
 
     @contextlib.asynccontextmanager
     async def download(self, locate: Callable[[], Flow[Media]], timeout_s: float) -> AsyncIterator[Download]:

@@ -177,6 +177,15 @@ def invalid(*errors: tuple[str, str], what: str = "The body") -> Problem:
     return Problem(422, "invalid_request", f"{what} is not valid: {listed(found)}.", errors=found)
 
 
+def given_of(query: RequestQuery, names: Iterable[str]) -> list[str]:
+    """Those of *names* that the query has."""
+    return [name for name in names if getattr(query, name) is not None]
+
+
+def one_only(names: Iterable[str]) -> Problem:
+    return invalid(*[(name, "only one of them may be asked for") for name in names], what="The query")
+
+
 def _unstorable(body: object) -> Iterator[tuple[str, str]]:
     """What no type of a body says. Raises `Problem` where there are too many values to look at."""
     left, count = [("", body)], 0

@@ -17,6 +17,7 @@ from ...calls.transfers import TransfersBusy
 from ...envelope import Conversation, EventData
 from ...identifiers import parse_event_id
 from ...storage.statements import events
+from ...storage.statements.events import StoredEvent
 from ...web.bodies import Shown
 from ...web.problems import Problem, not_found
 from .. import AnyRequest, ApiRequest
@@ -48,17 +49,22 @@ class PhoneFound(Shown, frozen=True):
 
 async def received(request: AnyRequest) -> Received:
     """The event in the path, if it is the organization's. Raises `Problem` 404, 409 or 410."""
+    event = await _event(request)
+    config = await _receiver(request, event.config_id)
+    try:
+        return Received(event.sequence, event.type, _decoder.decode(event.data), config)
+    except msgspec.ValidationError:  # an event of our own, or of another release
+        raise not_found() from None
+
+
+async def _event(request: AnyRequest) -> StoredEvent:
     organization_id = request.organization_id
     sequence = parse_event_id(request.path_params["event_id"], organization_id)
     async with request.connection() as connection:
         event = await events.at(connection, organization_id, sequence) if sequence is not None else None
         if event is None:
             raise await missing_event(connection, organization_id, sequence)
-    config = await _receiver(request, event.config_id)
-    try:
-        return Received(event.sequence, event.type, _decoder.decode(event.data), config)
-    except msgspec.ValidationError:  # an event of our own, or of another release
-        raise not_found() from None
+    return event
 
 
 async def _receiver(request: AnyRequest, config_id: UUID) -> Config:
@@ -89,10 +95,9 @@ async def _message(request: AnyRequest) -> tuple[Received, str]:
 
 async def _run(request: AnyRequest, found: Received, kind: Kind, start: Callable[[], Flow[Result]]) -> Result:
     """The result of a call to the provider that received *found*. Raises `Problem`."""
-    transfers, outcome = request.state["transfers"], "ok"
+    config, outcome = found.config, "ok"
     try:
-        with transfers.room(found.config.organization_id):
-            return await transfers.run(start(), found.config.provider.time_limits.call_s)
+        return await request.state["transfers"].call(config.organization_id, start(), config.provider)
     except TransfersBusy:
         outcome = "busy"
         raise
@@ -100,7 +105,7 @@ async def _run(request: AnyRequest, found: Received, kind: Kind, start: Callable
         outcome = type(error).__name__
         raise
     finally:
-        metrics.receipts.labels(found.config.provider_type, kind, outcome).inc()
+        metrics.receipts.labels(config.provider_type, kind, outcome).inc()
 
 
 async def _show(request: AnyRequest, kind: Literal["read", "typing"]) -> None:

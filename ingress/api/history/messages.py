@@ -14,7 +14,7 @@ from ...storage.statements.reports import search
 from ...storage.statements.reports.search import MessageFilter
 from ...storage.statements.sending import messages
 from ...storage.statements.sending.messages import Attempt, StoredMessage
-from ...web.bodies import Paged, Shown, invalid
+from ...web.bodies import Paged, Shown, given_of, one_only
 from ...web.waiting import Page
 from .. import AnyRequest, ApiRequest
 from .gone import missing_message
@@ -86,9 +86,9 @@ async def get_message(request: ApiRequest) -> MessageShown:
 async def list_messages(request: ApiRequest[None, MessagesQuery]) -> Page[Messages]:
     """GET /messages?contact_id=&error=&status=&before=&limit= …: newest first; `next` is the next page's `before`."""
     query = request.query
-    given = [name for name in FOUND_BY if getattr(query, name) is not None]
+    given = given_of(query, FOUND_BY)
     if len(given) > 1 and set(given) != {"contact_id", "conversation_id"}:
-        raise invalid(*[(name, "only one of them may be asked for") for name in given], what="The query")
+        raise one_only(given)
     wanted = await _wanted(request)
 
     async def read() -> Messages:

@@ -69,15 +69,19 @@ async def history_page(
     request: AnyRequest, wanted: MessageFilter, before: str | None, size: int, direction: Direction | None = None
 ) -> History:
     """A page of what is *wanted*, in one *direction* or both. Raises `Problem` 422."""
-    cursor, organization_id = _cursor(before), request.organization_id
-    # Written on another device is outbound, too.
-    types = [kind for kind in SAID if direction in (None, "outbound" if kind == "message.echo" else "inbound")]
+    cursor = _cursor(before)
     async with request.connection() as connection:
-        came = await search.received(connection, organization_id, wanted, cursor.sequence, size, types)
+        what = connection, request.organization_id, wanted
+        came = await search.received(*what, cursor.sequence, size, _types(direction))
         went: Found[StoredMessage] = Found([])
         if direction != "inbound":
-            went = await search.sent(connection, organization_id, wanted, cursor.message_id, size)
+            went = await search.sent(*what, cursor.message_id, size)
     return _merged(came, went, cursor, size)
+
+
+def _types(direction: Direction | None) -> list[str]:
+    """Of the events in that direction: what was written on another device is outbound, too."""
+    return [kind for kind in SAID if direction in (None, "outbound" if kind == "message.echo" else "inbound")]
 
 
 def _merged(came: Found[StoredEvent], went: Found[StoredMessage], cursor: _Cursor, size: int) -> History:

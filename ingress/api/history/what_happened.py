@@ -106,17 +106,20 @@ class Narrator(Unlogged, frozen=True):
         }.get(event.type, _("An event of %(provider)s")) % by
         return _("%(what)s; %(then)s") % {"what": what, "then": _ended(self._delivered(delivery))}
 
+    def _facts(self, delivery: DeliveryState) -> dict[str, object]:
+        error = delivery.last_error or "?"
+        return {
+            "attempts": delivery.attempts,
+            "answer": delivery.answer,
+            "error": self.gettext(self.errors.get(error, error)),
+            "time": self.time(delivery.due_at) if delivery.due_at else "?",
+        }
+
     def _delivered(self, delivery: DeliveryState | None) -> str:
         _ = self.gettext
         if delivery is None:
             return _("not posted, as no callback was set: the CRM reads it among the events")
-        error = delivery.last_error or "?"
-        facts = {
-            "attempts": delivery.attempts,
-            "answer": delivery.answer,
-            "error": _(self.errors.get(error, error)),
-            "time": self.time(delivery.due_at) if delivery.due_at else "?",
-        }
+        facts = self._facts(delivery)
         if delivery.state == "delivered":
             text = _("the CRM took it") if delivery.attempts == 1 else _("the CRM took it at attempt %(attempts)s")
             return f"{text % facts} (HTTP {delivery.answer})" if delivery.answer else text % facts

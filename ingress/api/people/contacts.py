@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -17,7 +18,7 @@ from ...storage.statements.contacts import Reached
 from ...storage.statements.reports import contact_pages
 from ...storage.statements.reports.contact_pages import ContactRecord
 from ...storage.statements.reports.search import MessageFilter
-from ...web.bodies import Paged, Shown, invalid, page_of
+from ...web.bodies import Paged, Shown, given_of, invalid, one_only, page_of
 from ...web.problems import not_found
 from ...web.waiting import Page
 from .. import AnyRequest, ApiRequest
@@ -25,6 +26,7 @@ from ..configs import ConfigQuery, chosen_config
 from ..history.pages import History, history_page
 
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
+FOUND_BY = ("phone", "lid", "user_id", "username", "name")
 
 
 class ContactsQuery(Paged, frozen=True):
@@ -64,26 +66,30 @@ async def contact_of(request: ApiRequest[None, Any]) -> ContactRecord:
 async def list_contacts(request: ApiRequest[None, ContactsQuery]) -> Page[ContactPage]:
     """GET /contacts?phone=&lid=&user_id=&username=&name=&after=&limit=: by one of them, or all, the oldest first."""
     query = request.query
-    given = [name for name in ("phone", "lid", "user_id", "username", "name") if getattr(query, name) is not None]
+    given = given_of(query, FOUND_BY)
     if len(given) > 1:
-        raise invalid(*[(name, "only one of them may be asked for") for name in given], what="The query")
+        raise one_only(given)
 
     async def read() -> ContactPage:
         async with request.connection() as connection:
-            page = connection, request.organization_id, query.after, query.size + 1
-            if query.user_id is not None:
-                found = await contact_pages.by_user_id(*page, query.user_id)
-            elif query.username is not None:
-                found = await contact_pages.by_username(*page, query.username)
-            elif query.name is not None:
-                found = await contact_pages.by_name(*page, query.name)
-            elif given:
-                found = await contact_pages.by_address(*page, _compared(query))
-            else:
-                found = await contact_pages.page(*page)
+            found = await _records(connection, request.organization_id, query)
         return page_of(ContactPage, found, query.size)
 
     return request.page(read)
+
+
+async def _records(connection: asyncpg.Connection, organization_id: UUID, query: ContactsQuery) -> list[ContactRecord]:
+    """One more than the page has, where there are more."""
+    page = connection, organization_id, query.after, query.size + 1
+    if query.user_id is not None:
+        return await contact_pages.by_user_id(*page, query.user_id)
+    if query.username is not None:
+        return await contact_pages.by_username(*page, query.username)
+    if query.name is not None:
+        return await contact_pages.by_name(*page, query.name)
+    if query.phone is not None or query.lid is not None:
+        return await contact_pages.by_address(*page, _compared(query))
+    return await contact_pages.page(*page)
 
 
 def _compared(query: ContactsQuery) -> str:

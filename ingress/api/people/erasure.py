@@ -91,17 +91,28 @@ async def export_contact(request: ApiRequest) -> FileStream:
 async def _pages(request: AnyRequest, contact: ContactRecord) -> AsyncGenerator[Iterable[bytes], None]:
     """Page by page, each in a transaction of its own."""
     yield [_line(contact=contact)]
-    organization_id, only = request.organization_id, EventFilter(TYPES, contact.id, None)
+    async for page in _events(request, contact.id):
+        yield page
+    async for page in _messages(request, contact.id):
+        yield page
+
+
+async def _events(request: AnyRequest, contact_id: UUID) -> AsyncGenerator[Iterable[bytes], None]:
+    only = EventFilter(TYPES, contact_id, None)
     after: int | None = 0
     while after is not None:
         async with request.connection() as connection:
-            events = await stored.read_of(connection, organization_id, after, _PAGE, True, only)
+            events = await stored.read_of(connection, request.organization_id, after, _PAGE, True, only)
         yield [_line(event=msgspec.Raw(render(event, event.raw))) for event in events]
         after = events[-1].sequence if events else None
+
+
+async def _messages(request: AnyRequest, contact_id: UUID) -> AsyncGenerator[Iterable[bytes], None]:
+    organization_id, wanted = request.organization_id, MessageFilter(contact_id=contact_id)
     below: UUID | None = None
     while True:
         async with request.connection() as connection:
-            found = await search.sent(connection, organization_id, MessageFilter(contact_id=contact.id), below, _PAGE)
+            found = await search.sent(connection, organization_id, wanted, below, _PAGE)
             attempts = [await messages.attempts(connection, organization_id, each.id) for each in found.rows]
         yield [_line(message=shown(*each)) for each in zip(found.rows, attempts, strict=True)]
         if (below := found.next) is None:
