@@ -25,7 +25,7 @@ DEFAULT_STAY_S = 300
 PROBATION_S = 60
 # One that failed is tried again after this, then after twice as long each time.
 BACK_OFF = timedelta(seconds=60)
-ROLLBACK_WITHIN_S = 300
+ROLLBACK_WITHIN = timedelta(minutes=5)
 ROLLBACK_LEAST_SENDS = 10
 ROLLBACK_SHARE = 0.5
 
@@ -87,7 +87,7 @@ def _rolled_back(situation: Situation, policy: FallbackPolicy, now: datetime) ->
     # What the service did, a return to the primary too, or a rollback is never undone: that would go to and fro.
     if not policy.auto_rollback or last is None or last.kind != "switch" or last.automatic:
         return None
-    if now - last.at > timedelta(seconds=ROLLBACK_WITHIN_S):
+    if now - last.at > ROLLBACK_WITHIN:
         return None
     if last.sends < _enough_sends(situation.route[0], last) or last.failed < ROLLBACK_SHARE * last.sends:
         return None

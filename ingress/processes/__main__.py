@@ -6,8 +6,10 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Iterator
 
 import uvloop
+from prometheus_client.samples import Sample
 
 from .. import log, metrics
 from ..server import Serving, on_signals
@@ -39,8 +41,7 @@ async def _obey(link: Link, serving: Serving) -> None:
                 case "readiness":
                     link.send(await serving.application.judge())
                 case "metrics":
-                    families = metrics.REGISTRY.collect()
-                    link.send([(one.name, one.documentation, one.type, one.samples) for one in families])
+                    link.send(list(_families()))
                 case "hand_over":
                     serving.hand_over()
                 case "drain":
@@ -50,6 +51,12 @@ async def _obey(link: Link, serving: Serving) -> None:
     except (EOFError, ConnectionError):
         log.flush()
         os._exit(1)
+
+
+def _families() -> Iterator[tuple[str, str, str, list[Sample]]]:
+    """What the parent makes a page of."""
+    for family in metrics.REGISTRY.collect():
+        yield family.name, family.documentation, family.type, family.samples
 
 
 if __name__ == "__main__":

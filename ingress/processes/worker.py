@@ -37,22 +37,10 @@ class Worker:
 
     @classmethod
     async def spawn(cls, number: int, settings: Settings, neighbours: int, listening: socket.socket) -> "Worker":
-        """One that serves on *listening*, beside so many *neighbours*.
-
-        Not a copy of this process: what is loaded here may be of another release by now, and an event loop cannot be
-        copied. In a session of its own: a Ctrl-C is the parent's to pass on.
-        """
+        """One that serves on *listening*, beside so many *neighbours*."""
         ours, theirs = socket.socketpair()
         with theirs:
-            handles = theirs.fileno(), listening.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", __package__, *map(str, handles)),
-                pass_fds=handles,
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                # It imports from where this process does, and from nowhere else.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"},
-            )
+            process = await _start(theirs.fileno(), listening.fileno())
         worker = cls(number, process, await Link.on(ours))
         worker._link.send((settings, neighbours))
         return worker
@@ -117,3 +105,19 @@ class Worker:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+
+async def _start(*handles: int) -> asyncio.subprocess.Process:
+    """A process with *handles*.
+
+    Not a copy of this one: what is loaded here may be of another release by now, and an event loop cannot be copied. In
+    a session of its own: a Ctrl-C is the parent's to pass on.
+    """
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", __package__, *map(str, handles)),
+        pass_fds=handles,
+        stdin=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+        # It imports from where this process does, and from nowhere else.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"},
+    )

@@ -7,6 +7,8 @@ from itertools import takewhile
 from typing import NamedTuple
 from uuid import UUID
 
+import asyncpg
+
 from ..identifiers import id_at
 from ..storage.database import Database
 from ..storage.statements.lifetime import deletion, retention
@@ -18,6 +20,9 @@ from .pace import Pace
 FIRST_SLICE, LONGEST_SLICE = timedelta(minutes=1), timedelta(days=1)
 QUICK_S, SLOW_S = 0.02, 0.1
 TABLES = {"bodies": "inbound_webhooks", "statuses": "message_statuses"}
+# By table, in the order they are deleted in.
+_OF_EVENTS = {"deliveries": deletion.DELETE_DELIVERIES, "events": deletion.DELETE_EVENTS}
+_OF_MESSAGES = {"attempts": deletion.DELETE_ATTEMPTS, "messages": deletion.DELETE_MESSAGES}
 
 
 class TimeSpan(NamedTuple):
@@ -58,12 +63,14 @@ class Deletion:
             if going:
                 async with connection.transaction():
                     await retention.mark(connection, organization_id, KeptSince(going[-1].key, before))
-                    for table, statement in (
-                        ("deliveries", deletion.DELETE_DELIVERIES),
-                        ("events", deletion.DELETE_EVENTS),
-                    ):
-                        self._pace.count(table, await deletion.delete(connection, statement, organization_id, past))
+                    await self._delete(connection, organization_id, past, _OF_EVENTS)
         return past
+
+    async def _delete(
+        self, connection: asyncpg.Connection, organization_id: UUID, rows: Sequence[OldRow], statements: dict[str, str]
+    ) -> None:
+        for table, statement in statements.items():
+            self._pace.count(table, await deletion.delete(connection, statement, organization_id, rows))
 
     async def messages(self, organization_id: UUID, before: datetime) -> None:
         """The organization's messages that are older and done, each with its attempts."""
@@ -77,14 +84,10 @@ class Deletion:
     async def _some_messages(self, organization_id: UUID, after: UUID, before: datetime) -> list[OldRow]:
         async with self._database.worker() as connection:
             found = await deletion.next_messages(connection, organization_id, after, id_at(before))
-            if any(not row.is_held for row in found):
+            if not all(row.is_held for row in found):
                 async with connection.transaction():
                     await retention.mark(connection, organization_id, KeptSince(0, before))
-                    for table, statement in (
-                        ("attempts", deletion.DELETE_ATTEMPTS),
-                        ("messages", deletion.DELETE_MESSAGES),
-                    ):
-                        self._pace.count(table, await deletion.delete(connection, statement, organization_id, found))
+                    await self._delete(connection, organization_id, found, _OF_MESSAGES)
         return found
 
     async def quarantined(self, organization_id: UUID, before: datetime) -> None:

@@ -71,31 +71,22 @@ class Retention:
             rows = await deletion.count_rows(connection, [part.name for part in parts])
         metrics.retention_ran.set(ran_at.timestamp() if ran_at else 0)
         for each in KEEPING:
-            metrics.retention_overdue.labels(each.table).set(
-                sum(rows.get(part.name, 0) for part in parts if part.table == each.table)
-            )
+            overdue = sum(rows.get(part.name, 0) for part in parts if part.table == each.table)
+            metrics.retention_overdue.labels(each.table).set(overdue)
 
     async def _past(self, connection: asyncpg.Connection, now: datetime) -> list[Partition]:
         """Partitions in which everything is past the service's time."""
         parts, found = await all_of(connection), list[Partition]()
         for each in KEEPING:
             before = self._periods.before(each.kind, now)
-            sequence = await partitions.sequence_of(connection, before)
-            found += [
-                part
-                for part in parts
-                if part.table == each.table
-                and part.name != partitions.UNTIMED
-                and ((part.until_at and part.until_at <= before) or 0 < (part.until_sequence or 0) <= sequence)
-            ]
+            found += await partitions.past(connection, [part for part in parts if part.table == each.table], before)
         return found
 
     async def take_turn(self, every_s: float = EVERY_S) -> LetGo | None:
         """Let go of all that is past its time, *every_s*; None: it is not this process's turn, or not any more."""
         lease_id, gone = uuid4(), None
-        async with self._database.worker() as connection:
-            if not await retention.take_turn(connection, lease_id, LEASE_S, every_s):
-                return None
+        if not await self._take(lease_id, every_s):
+            return None
         try:
             gone = await self.run(datetime.now(UTC), partial(self._renew, lease_id))
         except TurnLost:
@@ -105,10 +96,13 @@ class Retention:
                 await retention.end_turn(connection, lease_id, is_done=gone is not None)
         return gone
 
-    async def _renew(self, lease_id: UUID) -> None:
+    async def _take(self, lease_id: UUID, every_s: float) -> bool:
         async with self._database.worker() as connection:
-            if not await retention.take_turn(connection, lease_id, LEASE_S, 0):
-                raise TurnLost
+            return await retention.take_turn(connection, lease_id, LEASE_S, every_s)
+
+    async def _renew(self, lease_id: UUID) -> None:
+        if not await self._take(lease_id, 0):
+            raise TurnLost
 
     async def run(self, now: datetime, renew: Callable[[], Awaitable[None]] | None = None) -> LetGo:
         """Let go of all that is past its time *now*; what it was. Raises `StoreUnavailable`."""

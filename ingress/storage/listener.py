@@ -42,11 +42,7 @@ async def _listen(database: Database, channel: str, key_ids: Sequence[str]) -> A
     async with database.connection("listen") as connection:
         try:
             await _pass_on(connection, channel, notified)
-            await _count_in(connection, database.most_direct_connections)
-            await sealed.declare_keys(connection, key_ids)
-            database.process = connection.get_server_pid()
-            # Through a pooler it is another one's, and what is notified there does not come here.
-            database.changes.notified(await connection.fetchval("select pg_backend_pid()") == database.process)
+            await _declare(connection, database, key_ids)
             yield None
             while not connection.is_closed():
                 if (payload := await _next(connection, notified)) is not None:
@@ -55,6 +51,15 @@ async def _listen(database: Database, channel: str, key_ids: Sequence[str]) -> A
             database.process = None
             database.changes.notified(False)
             connection.terminate()  # nobody else is to be notified
+
+
+async def _declare(connection: asyncpg.Connection, database: Database, key_ids: Sequence[str]) -> None:
+    """Have others see this process, and this process know who it is to them."""
+    await _count_in(connection, database.most_direct_connections)
+    await sealed.declare_keys(connection, key_ids)
+    database.process = connection.get_server_pid()
+    # Through a pooler it is another one's, and what is notified there does not come here.
+    database.changes.notified(await connection.fetchval("select pg_backend_pid()") == database.process)
 
 
 async def look(database: Database) -> None:

@@ -55,28 +55,36 @@ async def prepare(url: str, direct_url: str = "") -> bool:
     Whether it owns it. *direct_url* is as `Database` takes it. Raises `StoreUnavailable`, and `SchemaError` that says
     what to do.
     """
-    direct = direct_url or url
     with store_errors("migrate"):
-        connection = await addresses.connect(direct)
-        try:
-            await addresses.require_direct(connection, POOLED_DIRECT if direct_url else POOLED)
-            if direct_url:
-                await addresses.require_same(connection, url, NOT_SAME)
-            is_owner = await logins.owns_schema(connection)
-        finally:
-            await connection.close()
-        if is_owner:
-            await migrate(direct, post=Post.WHEN_ALONE)
-        try:
-            for role in ROLES:
-                await _try_role(direct, role)
-                if direct_url:
-                    await (await Database(url, direct_url=direct_url).connect(role)).close()
-        except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
-            raise SchemaError(NO_ROLES) from None
-        except WrongRole as error:
-            raise SchemaError(str(error)) from None
+        if is_owner := await _owns_schema(url, direct_url):
+            await migrate(direct_url or url, post=Post.WHEN_ALONE)
+        await _try_roles(url, direct_url)
     return is_owner
+
+
+async def _owns_schema(url: str, direct_url: str) -> bool:
+    """Whether the login does. Raises `SchemaError` where the addresses do not lead where they should."""
+    connection = await addresses.connect(direct_url or url)
+    try:
+        await addresses.require_direct(connection, POOLED_DIRECT if direct_url else POOLED)
+        if direct_url:
+            await addresses.require_same(connection, url, NOT_SAME)
+        return await logins.owns_schema(connection)
+    finally:
+        await connection.close()
+
+
+async def _try_roles(url: str, direct_url: str) -> None:
+    """Connect in each, by both ways."""
+    try:
+        for role in ROLES:
+            await _try_role(direct_url or url, role)
+            if direct_url:
+                await (await Database(url, direct_url=direct_url).connect(role)).close()
+    except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.InsufficientPrivilegeError):
+        raise SchemaError(NO_ROLES) from None
+    except WrongRole as error:
+        raise SchemaError(str(error)) from None
 
 
 async def _try_role(url: str, role: str) -> None:

@@ -49,6 +49,9 @@ class Grid(NamedTuple):
         day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         return day - timedelta(days=(day.toordinal() - 1) % self.days)
 
+    def end(self, moment: datetime) -> datetime:
+        return self.begin(moment) + timedelta(days=self.days)
+
 
 # A week back: ids are made by the clock of a process. Of facts as far as their keys have a day (`day_of`).
 GRIDS = (
@@ -105,12 +108,16 @@ class _Missing(NamedTuple):
 def _missing_by_time(existing: Sequence[Partition], now: datetime) -> Iterator[_Missing]:
     tables = {part.table for part in existing}
     for grid in GRIDS:
-        if grid.table not in tables:  # it is not partitioned yet
-            continue
-        end = max(grid.begin(now - timedelta(days=grid.back)), _end_at(existing, grid.table))
-        while end < now + timedelta(days=grid.ahead):
-            low, end = end, grid.begin(end) + timedelta(days=grid.days)
-            yield _Missing(grid.table, f"p{low:%Y%m%d}", str(grid.bound(low)), str(grid.bound(end)))
+        if grid.table in tables:  # else it is not partitioned yet
+            yield from _missing_of(grid, _end_at(existing, grid.table), now)
+
+
+def _missing_of(grid: Grid, end: datetime, now: datetime) -> Iterator[_Missing]:
+    """What *grid* needs behind the *end* of what it has."""
+    end = max(grid.begin(now - timedelta(days=grid.back)), end)
+    while end < now + timedelta(days=grid.ahead):
+        low, end = end, grid.end(end)
+        yield _Missing(grid.table, f"p{low:%Y%m%d}", str(grid.bound(low)), str(grid.bound(end)))
 
 
 def _missing_by_sequence(existing: Sequence[Partition], here: int, block: int) -> Iterator[_Missing]:
@@ -166,16 +173,21 @@ async def drop_before(database: Database, table: str, moment: datetime) -> list[
     One that is in use all the time is left to the next round, as all are while another process drops some.
     """
     async with database.worker() as connection:
-        sequence = await sequence_of(connection, moment)
-        parts = [part for part in await statements.all_of(connection) if part.table == table and part.name != UNTIMED]
-        past = [part for part in parts if _is_past(part, moment, sequence)]
-        detached = [part.name for part in past if await _detach(connection, part.name)]
+        parts = [part for part in await statements.all_of(connection) if part.table == table]
+        gone = await past(connection, parts, moment)
+        detached = [part.name for part in gone if await _detach(connection, part.name)]
         # Also what a process left that ended in between.
         for name in await statements.detached(connection):
             await _drop(connection, name)
-        if table == BY_SEQUENCE[-1] and len(past) < len(parts):
-            await statements.forget_marks(connection, parts[len(past)].from_sequence or 0)
+        if table == BY_SEQUENCE[-1] and len(gone) < len(parts):
+            await statements.forget_marks(connection, parts[len(gone)].from_sequence or 0)
     return detached
+
+
+async def past(connection: asyncpg.Connection, parts: Sequence[Partition], moment: datetime) -> list[Partition]:
+    """Those of *parts* in which all is older than *moment*."""
+    sequence = await sequence_of(connection, moment)
+    return [part for part in parts if part.name != UNTIMED and _is_past(part, moment, sequence)]
 
 
 def _is_past(part: Partition, moment: datetime, sequence: int) -> bool:

@@ -18,7 +18,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from enum import Enum
 from operator import not_
@@ -123,12 +123,13 @@ def _read(path: Path) -> Migration:
     match = _FILE.fullmatch(path.stem)
     if match is None:
         raise ValueError(f"{path}: a migration is called NNNN_pre_what.sql or NNNN_post_what.sql")
-    _, *parts = _STEP.split(path.read_text("utf-8"))
-    steps = tuple(
-        MigrationStep(kind, tuple(re.findall(r"\w+", tables or "")), title, sql)
-        for kind, tables, title, sql in zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True)
-    )
-    return Migration(path.stem, int(match[1]), match[2] == "post", steps)
+    return Migration(path.stem, int(match[1]), match[2] == "post", tuple(_steps(path.read_text("utf-8"))))
+
+
+def _steps(text: str) -> Iterator[MigrationStep]:
+    _, *parts = _STEP.split(text)
+    for kind, tables, title, sql in zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], strict=True):
+        yield MigrationStep(kind, tuple(re.findall(r"\w+", tables or "")), title, sql)
 
 
 async def take_schema_lock(connection: asyncpg.Connection) -> None:
@@ -169,11 +170,11 @@ async def unapplied(connection: asyncpg.Connection) -> list[Migration]:
     version, done = await upgrades.version(connection), await upgrades.applied(connection)
     if version < known[0].schema - 1:
         return []
-    return [
-        migration
-        for migration in known
-        if (done[migration.name].applied_at is None if migration.name in done else migration.schema > version)
-    ]
+    return [migration for migration in known if _is_missing(migration, version, done.get(migration.name))]
+
+
+def _is_missing(migration: Migration, version: int, begun: Applied | None) -> bool:
+    return migration.schema > version if begun is None else begun.applied_at is None
 
 
 async def state(connection: asyncpg.Connection) -> tuple[dict[str, datetime], list[str], dict[str, int]]:
@@ -194,8 +195,7 @@ async def _may_leave_behind(connection: asyncpg.Connection, migration: Migration
     """Whether *migration* may be applied, as no process of a release before its schema is connected."""
     if post is Post.NEVER:
         return False
-    older = await upgrades.older_processes(connection, migration.schema)
-    if not older:
+    if not (older := await upgrades.older_processes(connection, migration.schema)):
         return True
     who = ", ".join(f"{release} ({number} connections)" for release, number in older.items())
     what = f"{migration.name} waits until no process of an older release is connected; now there are those of {who}"
