@@ -108,9 +108,10 @@ def _left(situation: Situation, policy: FallbackPolicy, now: datetime) -> Step |
     after_s = policy.auto_switch_after_s
     if after_s is None or active.health != "unhealthy" or active.since is None:
         return None
+    if now - active.since < timedelta(seconds=after_s):
+        return None
     target = next((other for other in others if other.health == "healthy" and other.usable), None)
-    is_time = now - active.since >= timedelta(seconds=after_s)
-    return _to(target, situation, now) if is_time and target is not None else None
+    return _to(target, situation, now) if target else None
 
 
 def _to(target: Member, situation: Situation, now: datetime) -> Step:

@@ -73,6 +73,14 @@ class Tally:
         if row.bucket is not None:
             self.durations[row.bucket] += row.calls
 
+    @property
+    def cost(self) -> tuple[str, Decimal] | tuple[None, None]:
+        """The currency and the sum: what is in several currencies is none."""
+        return next(iter(self.costs.items())) if len(self.costs) == 1 else (None, None)
+
+    def add_cost(self, currency: str, amount: Decimal) -> None:
+        self.costs[currency] = self.costs.get(currency, Decimal(0)) + amount
+
 
 def place_of(name: str | None) -> int:
     """Where errors of a class are counted."""
@@ -86,8 +94,7 @@ def add_up(tallies: defaultdict[Cell, Tally], calls: Iterable[Calls], aside: Ite
         if other.fallback_from is not None:
             tallies[other.fallback_from, other.since].fallbacks += other.messages
         if other.config_id is not None and other.currency is not None and other.amount is not None:
-            costs = tallies[other.config_id, other.since].costs
-            costs[other.currency] = costs.get(other.currency, Decimal(0)) + other.amount
+            tallies[other.config_id, other.since].add_cost(other.currency, other.amount)
 
 
 def span(since: datetime, until: datetime) -> Span:
@@ -170,8 +177,7 @@ def _of_events(found: Iterable[NewEvents], now: datetime) -> defaultdict[Cell, T
 
 
 def _row(cell: Cell, tally: Tally, minutes: int) -> Counts:
-    # What is in several currencies is no sum.
-    currency, cost = next(iter(tally.costs.items())) if len(tally.costs) == 1 else (None, None)
+    currency, cost = tally.cost
     return Counts(
         config_id=cell[0],
         minutes=minutes,

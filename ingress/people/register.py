@@ -103,15 +103,18 @@ class Register:
         other.merged_into = contact
         self.changed[other.id] = other
         self.merged.append(other)
+        self._give_addresses(other, contact)
+        for name in ("name", "username"):
+            if getattr(contact, name) is None and (known := getattr(other, name)) is not None:
+                self._call(contact, name, known, getattr(other, f"{name}_since"))
+        return Change(contact, merged=other)
+
+    def _give_addresses(self, other: KnownContact, contact: KnownContact) -> None:
         for key in other.addresses:
             self._owners[contact.organization_id, key] = contact
         both = [*contact.addresses.values(), *other.addresses.values()]
         contact.addresses = {address.key: address for address in sorted(both, key=lambda address: address.since)}
         other.addresses = {}
-        for name in ("name", "username"):
-            if getattr(contact, name) is None and (known := getattr(other, name)) is not None:
-                self._call(contact, name, known, getattr(other, f"{name}_since"))
-        return Change(contact, merged=other)
 
     def _add(self, contact: KnownContact, addresses: Sequence[Address]) -> list[Address]:
         """Add what *contact* is not known by yet; what they were known by in its place until now."""

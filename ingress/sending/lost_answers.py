@@ -54,15 +54,16 @@ class LostAnswers:
             self._slots.leave(dispatch.organization_id)
 
     async def _found(self, config: Config, dispatch: Dispatch) -> MessageResult | None:
+        provider = config.provider
         try:
             message = msgspec.structs.replace(message_of(config, dispatch), lookalikes=await self._lookalikes(dispatch))
-            flow = config.provider.find_message(message)
-            return await self._caller.run(flow, config.provider.time_limits.call_s)
+            return await self._caller.run(provider.find_message(message), provider.time_limits.call_s)
         except StoreUnavailable:
             logger.warning("the database is away; message %s is looked for later", dispatch.id)
+        except Unsupported:
+            return None
         except SendError as error:
-            if not isinstance(error, Unsupported):
-                logger.warning("config %s cannot be asked for a message: %s", config.id, error.code)
+            logger.warning("config %s cannot be asked for a message: %s", config.id, error.code)
         except Exception:  # a plug-in that breaks here leaves the message as uncertain as it was
             logger.exception("the provider plug-in failed")
         return None

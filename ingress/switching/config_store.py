@@ -122,15 +122,8 @@ class ConfigStore:
         self, connection: asyncpg.Connection, organization_id: UUID, provider: WhatsAppProvider, sender: str | None
     ) -> list[Config]:
         """The configs of that account, by its fields or its number. One that cannot be opened is to be replaced."""
-        named, number = list(provider.accounts[:1]), sender and phone_key(sender)
-
-        def is_same(row: StoredConfig) -> bool:
-            if named and named == row.accounts[:1]:
-                return True
-            return bool(number and row.sender and number == phone_key(row.sender))
-
         stored = await configs.of_organization(connection, organization_id)
-        same = [self._accounts.known(row) for row in stored if row.provider_type == provider.name and is_same(row)]
+        same = [self._accounts.known(row) for row in stored if _is_of_account(row, provider, sender)]
         return [config for config in same if not config.is_damaged]
 
     def _new_columns(self, config: Config, token: str, columns: ConfigColumns) -> NewConfigColumns:
@@ -278,3 +271,11 @@ class ConfigStore:
 def _is_another(row: StoredConfig, edited: Config) -> bool:
     """Whether a config is of another account now."""
     return row.accounts[:1] != list(edited.provider.accounts[:1]) or row.sender not in (None, edited.sender)
+
+
+def _is_of_account(row: StoredConfig, provider: WhatsAppProvider, sender: str | None) -> bool:
+    if row.provider_type != provider.name:
+        return False
+    if provider.accounts and list(provider.accounts[:1]) == row.accounts[:1]:
+        return True
+    return bool(sender and row.sender and phone_key(sender) == phone_key(row.sender))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from types import TracebackType
 from typing import TypeAlias
 from uuid import UUID
 
@@ -64,7 +63,7 @@ class Report:
     def __enter__(self) -> "Report":
         return self
 
-    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         request, outcome = self.request, self._outcome(error)
         elapsed = monotonic() - self._started
         metrics.switch_seconds.labels(request.kind, outcome).observe(elapsed)

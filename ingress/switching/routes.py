@@ -317,11 +317,14 @@ class Routes:
         config = self._accounts.open(row)
         if config is None:
             raise StoreUnavailable("the config cannot be opened")
+        self._keep_webhook(token, config, began)
+        return config
+
+    def _keep_webhook(self, token: str, config: Config, began: float) -> None:
         organization_id = config.organization_id
         self._webhooks.put(token, (began, config), KEPT_S)
         self._tokens.put(organization_id, {*(self._tokens.get(organization_id) or ()), token}, KEPT_S)
         self._changes.follow(organization_id)
-        return config
 
     async def _webhook_row(self, token: str, digest: bytes) -> StoredConfig | None:
         by_token = apps.by_token if token.startswith(APP_PATH) else configs.by_token

@@ -91,10 +91,14 @@ def _referral(raw: Raw, contexts: list[Object]) -> Object | None:
     for card in filter(None, cards):
         found = {ours: value for theirs, ours in _REFERRAL.items() if (value := spelled(card, theirs))}
         if not found.keys().isdisjoint(_OF_AN_AD):
-            kind, greeting = card.get("mediaType"), text(card, "greetingMessageBody")
-            media_type = _MEDIA_TYPES.get(kind) if isinstance(kind, int | str) else None
-            return present(**found, media_type=media_type, welcome_message={"text": greeting} if greeting else None)
+            return _with_card(found, card)
     return None
+
+
+def _with_card(found: Object, card: Object) -> Object:
+    kind, greeting = card.get("mediaType"), text(card, "greetingMessageBody")
+    media_type = _MEDIA_TYPES.get(kind) if isinstance(kind, int | str) else None
+    return present(**found, media_type=media_type, welcome_message={"text": greeting} if greeting else None)
 
 
 # ---------------------------------------------------------------- quotations

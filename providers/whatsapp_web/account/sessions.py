@@ -336,10 +336,14 @@ def _webhook_check(session: Object, key: str, callback_url: str | None) -> Check
     reached = [entry for entry in ours if callback_url in (None, text(entry, "url"))]
     if not reached:
         return Check.failed("webhook", "the webhooks of the session go to another address", fix)
-    subscribed = {event for entry in reached for event in texts(entry, "events")}
-    # With `*` everything comes.
-    missing = [event for event in EVENTS if not {"*", event} & subscribed]
+    missing = _missing_events(reached)
     left_out = f"the webhook leaves out {', '.join(missing)}" if missing else None
     if missing:
         fix += " A server that does not know them refuses them, and has to be updated first."
     return Check(name="webhook", passed=not missing, detail=left_out, fix=fix, fatal=False)
+
+
+def _missing_events(webhooks: list[Object]) -> list[str]:
+    subscribed = {event for entry in webhooks for event in texts(entry, "events")}
+    # With `*` everything comes.
+    return [event for event in EVENTS if not {"*", event} & subscribed]
