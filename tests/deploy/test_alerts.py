@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from ingress import metrics
 from ingress.cli.main import parser
 from ingress.metrics.labels import OTHER, VALUES
+from ingress.settings import Settings
 
 from ..test_documents import commands
 from .manifests import RULES, WRITTEN, groups, prometheus_rule
@@ -166,6 +168,19 @@ def test_a_page_has_a_query_and_a_command(name: str) -> None:
     found = [match.split() for line in typed for match in re.findall(r"(?:^|-- )ingress ([a-z-]+(?: [a-z-]+)?)", line)]
     assert found
     assert [words for words in found if not {words[0], " ".join(words)} & there] == []
+
+
+async def test_statements_on_pages_can_be_asked(settings: Settings) -> None:
+    """Of the schema as it is, by who owns it."""
+    pages = "".join(path.read_text("utf-8") for path in PAGES.glob("*.md"))
+    statements = [*re.findall(r'-c "((?:select|show) [^"]+)"', pages), *re.findall(r"`(select [^`]+)`", pages)]
+    assert len(statements) > 20
+    connection = await asyncpg.connect(settings.database_url)
+    try:
+        for statement in statements:
+            await connection.prepare(statement.replace("PID", "1"))
+    finally:
+        await connection.close()
 
 
 def test_queries_on_pages_parse(promtool: str, tmp_path: Path) -> None:
