@@ -97,6 +97,7 @@ PATHS = (
     "/callback/parked?limit=50",
     "/callback/parked?limit=50&after={sequence}",
     "/callback/parked/count",
+    "/callback/parked/count?after={sequence}",
     "/quarantine?limit=50",
     "/quarantine?limit=50&after={quarantined}",
     "/quarantine?limit=50&state=replayed",
