@@ -31,10 +31,10 @@ LABEL org.opencontainers.image.title="WhatsApp Ingress" \
     org.opencontainers.image.source="${SOURCE}"
 RUN python -m pip uninstall --yes --root-user-action ignore pip
 COPY --from=build /opt/ingress /opt/ingress
-# Nothing on the file system is written: run it read-only, without capabilities.
+# Nothing on the file system is written (pip has compiled what is there): run it read-only, without capabilities.
 USER 10001:10001
 WORKDIR /tmp
-ENV PATH=/opt/ingress/bin:$PATH INGRESS_HOST=0.0.0.0 INGRESS_METRICS_PORT=9464
+ENV PATH=/opt/ingress/bin:$PATH PYTHONDONTWRITEBYTECODE=1 INGRESS_HOST=0.0.0.0 INGRESS_METRICS_PORT=9464
 # The second one is for metrics and probes: the public has no business there.
 EXPOSE 8000 9464
 # Alive, as `GET /healthz` says. The start may wait INGRESS_DATABASE_WAIT_S for the database. (The address 0.0.0.0 leads here.)

@@ -199,9 +199,7 @@ async def test_the_lines_of_a_send_name_its_request(
     exchange = Caller._exchange
 
     async def seen(caller: Caller, request: Request, *more: Any) -> Any:
-        if any(
-            number.phone_number_id in request.url for number in pair.numbers
-        ):  # not others'
+        if any(number.phone_number_id in request.url for number in pair.numbers):  # not others'
             called.append(request.headers.get("traceparent"))
         return await exchange(caller, request, *more)
 
