@@ -69,6 +69,13 @@ class ClusterMember:
         await self.start()
         down.until = time()
 
+    async def renew(self) -> None:
+        """Let it end what it has, with no new requests, and start it again."""
+        self.alive = False
+        assert await self._process.stop() == 0
+        self.life += 1
+        await self.start()
+
     def stop(self) -> None:
         """It keeps what it has, and does nothing."""
         os.kill(self._process.pid, signal.SIGSTOP)

@@ -18,6 +18,8 @@ from .order import Plan as OrderPlan
 from .order import ordered, queued
 from .propagation import quantile_s, shown
 from .protection import calls_per_send, flooded
+from .restarts import Plan as RestartPlan
+from .restarts import restarted
 
 FALLBACKS = 20
 FALLBACK_WARM_UP = 3
@@ -59,6 +61,7 @@ async def measured(folder: Path, plan: Plan, *, whole: bool = True) -> tuple[His
         fallbacks = [await _fallback_s(playing) for _ in range(FALLBACKS if whole else 2)]
         found["fallback_ms"] = _spread(fallbacks)
         found |= await ordered(playing, OrderPlan() if whole else OrderPlan(sends=60, kills=0))  # a kill takes a lease
+        found |= await restarted(playing, RestartPlan() if whole else RestartPlan(1, webhooks_per_s=40, sends_per_s=8))
         if whole:
             found |= await queued(playing) | await _protection(playing)
     found["seconds"] = round(time() - started, 1)
@@ -207,6 +210,17 @@ def judged(found: dict[str, Any], plan: Plan) -> list[Figure]:
         ),
         Figure("of them lost", found["order_lost"], found["order_unknown"], of="killed in the call"),
         Figure("of them delivered twice", found["order_doubled"], 0),
+        Figure("restarts of processes in turn", found["restarts"], 3, at_least=True, of="each with no new requests"),
+        Figure(
+            "answers meanwhile that are neither 2xx nor 503",
+            found["restart_unanswered"],
+            0,
+            of=f"{found['restart_webhooks']} webhooks, {found['restart_sends']} sends; 503: {found['restart_again']}",
+        ),
+        Figure("of these lost", found["restart_lost"], 0),
+        Figure(
+            "of these doubled", found["restart_doubled"], 0, of=f"the slowest restart {found['restart_slowest_ms']} ms"
+        ),
         Figure(
             "p99 beside a queue of one person grows by",
             found.get("queued_growth_ms"),

@@ -27,6 +27,7 @@ async def test_switching_under_load_loses_nothing(tmp_path: Path) -> None:
     assert found["sends"] > LITTLE.sends
     assert found["deliveries"] >= LITTLE.sends - found["sends_of_killed_processes"]
     assert (found["kills"], found["redis_troubles"]) == (4, 4)
+    assert (found["restarts"], found["restart_webhooks"] > 20, found["restart_sends"] > 4) == (3, True, True)
     assert found["webhooks_acknowledged"] == LITTLE.webhooks
     assert found["propagation_in_trouble_too_p99_ms"] is not None
     assert {one.config for one in history.deliveries} == {config for _, config in history.trail}
@@ -68,6 +69,14 @@ GOOD: dict[str, Any] = {
     "order_lost": 1,
     "order_doubled": 0,
     "order_inversions": 0,
+    "restarts": 30,
+    "restart_slowest_ms": 3000.0,
+    "restart_webhooks": 9000,
+    "restart_sends": 1500,
+    "restart_again": 0,
+    "restart_unanswered": 0,
+    "restart_lost": 0,
+    "restart_doubled": 0,
     "queued_ms": 30.0,
     "queued_growth_ms": 20.0,
     "seconds": 1.0,
@@ -94,6 +103,10 @@ MISSED: list[tuple[str, dict[str, Any]]] = [
     ("sends to one person out of order", {"order_inversions": 1}),
     ("of them lost", {"order_lost": 2}),
     ("of them delivered twice", {"order_doubled": 1}),
+    ("restarts of processes in turn", {"restarts": 2}),
+    ("answers meanwhile that are neither 2xx nor 503", {"restart_unanswered": 1}),
+    ("of these lost", {"restart_lost": 1}),
+    ("of these doubled", {"restart_doubled": 1}),
     ("p99 beside a queue of one person grows by", {"queued_growth_ms": 20.1}),
 ]
 
