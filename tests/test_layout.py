@@ -280,6 +280,27 @@ def test_no_class_name_stands_twice_in_the_product() -> None:
     assert {name for name, count in names.items() if count > 1} == set()
 
 
+def fields(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr]]:
+    """The name and the type of each."""
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+            yield each.target.id, each.annotation
+
+
+def test_no_field_hides_what_a_type_names() -> None:
+    """From Python 3.14 on types of fields are looked up when they are asked for, and the class's own names first."""
+    hidden = [
+        f"{name_of(path)}: {node.name}.{name.id}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for _, annotation in fields(node)
+        for name in ast.walk(annotation)
+        if isinstance(name, ast.Name) and name.id in dict(fields(node))
+    ]
+    assert hidden == []
+
+
 def test_no_word_means_many_things() -> None:
     """A message, an event, a status, an answer and a line of the log each have their own word; one word meant all."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()

@@ -12,6 +12,7 @@ from ..envelope import timestamp
 from ..retention.periods import Periods
 from ..storage.statements import organizations, switches
 from ..storage.statements.lifetime import retention
+from ..storage.statements.organizations import Organization
 from ..storage.vault import is_key_id, new_api_key
 from ..validation import Name
 from ..web.auth import SCOPES, unauthorized
@@ -58,7 +59,7 @@ class OrganizationMade(Shown, frozen=True):
 
 
 class Organizations(Shown, frozen=True):
-    organizations: list[organizations.Organization]
+    organizations: list[Organization]
     next: UUID | UnsetType = UNSET
 
 
