@@ -1,5 +1,6 @@
 """The envelope: the one JSON shape in which the CRM gets every event, from every provider, by every way."""
 
+import inspect
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -124,18 +125,21 @@ def envelope_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "WhatsApp Ingress event",
         "version": 2,
-        **_unbounded(msgspec.json.schema(Envelope)),
+        **_published(msgspec.json.schema(Envelope)),
     }
 
 
-def _unbounded(schema: Any) -> Any:
-    """*schema* without bounds on length: they are of what is sent, and nobody asked people to keep to them."""
+def _published(schema: Any) -> Any:
+    """*schema* without bounds on length: they are of what is sent, and nobody asked people to keep to them.
+
+    Its descriptions are docstrings, which Python indents as the code does up to 3.12.
+    """
     if isinstance(schema, list):
-        return [_unbounded(part) for part in schema]
+        return [_published(part) for part in schema]
     if isinstance(schema, dict):
         bounds = ("maxLength", "maxItems", "maxProperties", "propertyNames")
-        return {name: _unbounded(part) for name, part in schema.items() if name not in bounds}
-    return schema
+        return {name: _published(part) for name, part in schema.items() if name not in bounds}
+    return inspect.cleandoc(schema) if isinstance(schema, str) else schema
 
 
 def event_row(
