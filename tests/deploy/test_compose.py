@@ -17,6 +17,7 @@ import yaml
 
 from ingress.cli.main import CHECKS
 from ingress.dev.embedded.launcher import EmbeddedServers
+from ingress.processes.parent import ENDS_WITHIN_S
 from ingress.settings import Settings, load
 
 from .test_image import BEFORE, FINAL, PROJECT, of, one
@@ -136,6 +137,10 @@ def test_mounts_and_what_is_waited_for_are_there(name: str) -> None:
             assert source in COMPOSE["volumes"]
     for other, wanted in SERVICES[name].get("depends_on", {}).items():
         assert wanted["condition"] == "service_completed_successfully" or "healthcheck" in SERVICES[other]
+
+
+def test_there_is_time_to_drain() -> None:
+    assert int(SERVICES["ingress"]["stop_grace_period"].removesuffix("s")) > ENDS_WITHIN_S
 
 
 # ---------------------------------------------------------------- secrets and settings
