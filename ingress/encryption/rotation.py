@@ -4,8 +4,10 @@ What is with the newest key is passed over, so who begins again goes on. A row t
 left to them, and looked at again. Nothing has to be reloaded: what a process has opened stays as it is.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from time import monotonic
 
 import msgspec
 
@@ -98,11 +100,14 @@ async def _pass(database: Database, vault: Vault, report: Progress) -> tuple[int
     seen, done, left = 0, 0, 0
     for kind in EVERYTHING:
         async for rows in _pages(database, kind):
+            began = monotonic()
             anew = [(row, kind.renewed(vault, row)) for row in rows if _is_due(kind, vault, row)]
             if anew:
                 async with database.worker() as connection:
                     count = await sealed.renew(connection, kind.column, anew)
                 done, left = done + count, left + len(anew) - count
+                # As long as that took: cores and database are for who sends and receives.
+                await asyncio.sleep(monotonic() - began)
             report(seen := seen + len(rows))
     return done, left
 
