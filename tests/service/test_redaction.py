@@ -496,6 +496,7 @@ HARMLESS = {
     "ingress.retention.retention.LetGo": "how many rows",
     "ingress.api.organizations.NewOrganization": "the organization's own name, which the platform gives",
     "ingress.api.organizations.NewKey": "the key's name, not the key",
+    "ingress.doctor.examination.CheckResult": "the check's own name",
 }
 
 

@@ -77,6 +77,7 @@ STATEMENTS |= {f"sealed.renew {kind.column}": (sealed.renew_statement(kind.colum
 
 # Each for a reason.
 EXCEPTIONS = {
+    "configs.KINDS": "of configs, which people make: when the doctor is asked",
     "configs.SHARED": "of configs, which people make: when one is saved",
     "deletion.FIRST_NEEDED_EVENT": "one row an organization",
     "deliveries.GAUGES": "what is pending, counted up to a bound",
