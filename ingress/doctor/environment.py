@@ -14,11 +14,7 @@ from ..web.connections import MAX_CONNECTIONS, OTHER_FILES
 from .findings import DoctorCheck, DoctorFinding, Examined, Findings, error, ok, warning
 
 KNOWN = tuple(variable(field) for field in Settings.__struct_fields__)
-# What to type for those that are made, and not made up.
-MADE_BY = {
-    "INGRESS_PLATFORM_KEY": "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
-    "INGRESS_ENCRYPTION_KEYS": "ingress generate-key",
-}
+NEW_PLATFORM_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
 # Without a bound they are off; each with what it bounds.
 BOUNDS = {
     "requests_per_key": ("requests of a key", 50),
@@ -44,14 +40,15 @@ def unfit_to_serve(settings: Settings) -> list[str]:
 
 async def valid(examined: Examined) -> Findings:
     """All that keeps the service from starting, at once."""
-    wrong = [*examined.wrong, *unfit_to_serve(examined.settings)]
+    keys = variable("encryption_keys")  # of which `keys.given` says what is wrong
+    wrong = [line for line in (*examined.wrong, *unfit_to_serve(examined.settings)) if not line.startswith(keys)]
     for line in wrong:
         name, _, _ = line.partition(": ")
         if name.startswith("unknown setting"):
             for each in _unknown(examined):
                 yield each
         else:
-            fix = f"set {name}=... to what this makes: {MADE_BY[name]}" if name in MADE_BY else f"correct {name}"
+            fix = NEW_PLATFORM_KEY if name == variable("platform_key") else f"correct {name}"
             yield error(line.partition("; ")[0], "the service does not start", fix)
     if not wrong:
         given = sum(name in examined.environment for name in KNOWN)

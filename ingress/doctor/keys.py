@@ -14,7 +14,7 @@ from .findings import DoctorCheck, DoctorFinding, Examined, Findings, error, lis
 LOOK_S = 45.0
 SHOWN = 20
 MEANS = "these accounts neither send nor receive, these callbacks get nothing, and these trails seem broken"
-LOST = "where it is lost, configure these accounts and set these callbacks anew"
+ANEW = "configure these accounts and set these callbacks anew"
 
 
 async def given(examined: Examined) -> Findings:
@@ -57,7 +57,9 @@ def _unopened(made: Made, known: list[str]) -> list[DoctorFinding]:
     for column, key, reason in made.unopened:
         rows[reason].append(f"{column} of {'/'.join(map(str, key))}")
     missing = sorted(made.key_ids - set(known))
-    fix = f"put the key {listed(missing)} back at the end of INGRESS_ENCRYPTION_KEYS; {LOST}" if missing else LOST
+    fix = ANEW
+    if missing:
+        fix = f"put the key {listed(missing)} back at the end of INGRESS_ENCRYPTION_KEYS; where it is lost, {ANEW}"
     return [error(f"{len(of):,} do not open, {reason}: {listed(of, SHOWN)}", MEANS, fix) for reason, of in rows.items()]
 
 
@@ -66,7 +68,7 @@ async def trails(examined: Examined) -> Findings:
     async with examined.role(WORKER) as connection:
         broken, gauges = await audit.broken_trails(connection), await audit.gauges(connection)
     for organization_id, entry in broken.items():
-        fix = f"INGRESS_API_ORG={organization_id} ingress audit verify, then docs/switching.md"
+        fix = f"INGRESS_API_ORG={organization_id} ingress audit verify; docs/switching.md says what to do then"
         means = "somebody who can write to the database has changed it; what it says cannot be relied on"
         yield error(f"the audit trail of {organization_id} is broken at entry {entry}", means, fix)
     if gauges.overdue_s > VERIFY_EVERY_S:

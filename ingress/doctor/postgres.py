@@ -45,7 +45,7 @@ async def reachable(examined: Examined) -> Findings:
                 yield each
     except NOT_CONNECTED as failure:
         means = "nothing is received, sent or delivered: the service does not start"
-        fix = "check host, port, login, password and database of DATABASE_URL, and that it runs: psql $DATABASE_URL"
+        fix = 'check host, port, login, password and database of DATABASE_URL, and that it runs: psql "$DATABASE_URL"'
         yield error(f"{place(url)} does not let us in: {words(failure)}", means, fix)
 
 
@@ -73,7 +73,8 @@ async def pooler(examined: Examined) -> Findings:
                 await addresses.require_same(connection, examined.settings.database_url, NOT_SAME)
     except SchemaError as failure:
         fix = "set DATABASE_DIRECT_URL to the address of PostgreSQL itself, same database (docs/pgbouncer.md)"
-        yield error(str(failure), "locks, roles and notifications would be another client's; it does not start", fix)
+        means = "locks, roles and notifications would be another client's; the service does not start"
+        yield error(str(failure).partition(": ")[0], means, fix)
     else:
         yield ok("DATABASE_DIRECT_URL leads past the pooler" if direct else "no pooler is in between")
 
@@ -174,7 +175,7 @@ async def vacuum(examined: Examined) -> Findings:
     """Without it tables grow, and in the end the server takes no more writes."""
     async with examined.login() as connection:
         found = await server.vacuum(connection)
-    problems = [*_off(found), *_ageing(found)]
+    problems = [*_off(found), *ageing(found)]
     for each in problems:
         yield each
     if not problems:
@@ -192,7 +193,8 @@ def _off(found: VacuumState) -> Iterator[DoctorFinding]:
         yield warning(f"autovacuum leaves out {listed(found.without)}", means, fix)
 
 
-def _ageing(found: VacuumState) -> Iterator[DoctorFinding]:
+def ageing(found: VacuumState) -> Iterator[DoctorFinding]:
+    """Where autovacuum does not keep up with freezing."""
     age = max(found.transactions, found.multixacts)
     if age > max(OLD, 2 * found.freezes_at):
         means = "at 2,146 million the server takes no more writes"

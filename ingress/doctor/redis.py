@@ -6,11 +6,12 @@ from time import monotonic
 from typing import Any
 
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ..retention.report import size
 from ..settings import redis_nodes
 from ..storage.redis_state import COMMAND_TIMEOUT_S, client_of
-from .findings import DoctorCheck, DoctorFinding, Examined, Findings, error, ok, place, warning
+from .findings import DoctorCheck, DoctorFinding, Examined, Findings, error, ok, place, warning, words
 
 OLDEST_MAJOR = 7
 ANSWER_S = 3.0
@@ -33,10 +34,16 @@ async def reachable(examined: Examined) -> Findings:
             info = await _info(client)
             waits = [await _ping(client) for _ in range(PINGS)]
     except AuthenticationError:
-        yield warning(f"{where} refuses the password", SLOWER, "give REDIS_URL the password of Redis, percent-encoded")
+        yield warning(
+            f"{where} refuses the password",
+            SLOWER,
+            "give REDIS_URL the password that Redis has, or none where it has none, percent-encoded",
+        )
     except (RedisError, RedisClusterException, OSError, TimeoutError) as failure:
-        fix = "check REDIS_URL, and that it runs: redis-cli -u REDIS_URL ping"
-        yield warning(f"{where} does not answer: {type(failure).__name__}", SLOWER, fix)
+        # The text of a failed connection is its address or the server's words.
+        why = str(failure).rstrip(".") if isinstance(failure, RedisConnectionError) else words(failure)
+        fix = 'check REDIS_URL, and that it runs: redis-cli -u "$REDIS_URL" ping'
+        yield warning(f"{where} does not answer: {why}", SLOWER, fix)
     else:
         problems = [*_version(info), *_kind(info, redis_nodes(url) is not None), *_eviction(info), *_latency(waits)]
         for each in problems:

@@ -46,7 +46,8 @@ async def version(examined: Examined) -> Findings:
         try:
             await require_version(connection)
         except SchemaError as failure:
-            yield error(str(failure), "the service does not start", MIGRATE)
+            fix = MIGRATE if found < SCHEMA_VERSION else "run the release that has changed it, or a newer one"
+            yield error(str(failure), "the service does not start", fix)
             return
         missing = [migration.name for migration in await unapplied(connection)]
         older = await upgrades.older_processes(connection, SCHEMA_VERSION)

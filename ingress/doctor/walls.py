@@ -51,7 +51,7 @@ async def rows(examined: Examined) -> Findings:
         )
         yield error(f"row-level security is not forced on {listed(bare)}", "the second wall is missing there", fix)
     if not own:
-        fix = f"psql -c '\\d organizations' shows its policies; schema.sql has those that belong there; or {MIGRATE}"
+        fix = "psql -c '\\d organizations' shows its policies; schema.sql has those that belong there"
         yield error(f"in the role {APP} an organization does not see itself", "the API answers 404 to everybody", fix)
     if own and not (seen or bare):
         yield ok(f"without an organization nothing is seen in {len(tables)} tables and partitions; with one, its own")

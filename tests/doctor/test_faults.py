@@ -1,6 +1,7 @@
-"""Faults that are planted, each found with what mends it."""
+"""Faults that are planted, each found with what mends it; and a set-up with none, of which nothing is found."""
 
 import asyncio
+import re
 import resource
 import threading
 from collections.abc import Awaitable, Callable
@@ -15,10 +16,12 @@ import pytest
 from aiohttp import web
 
 from ingress.doctor import outgoing, postgres
-from ingress.doctor.examination import examine
+from ingress.doctor.examination import CHECKS, examine
 from ingress.doctor.findings import Examined
+from ingress.receiving.answers import NOT_FOUND
 from ingress.settings import read
 from ingress.storage.partitions import keep_ahead
+from ingress.storage.statements.reports.server import VacuumState
 from ingress.storage.vault import generate_key
 from providers import Registry
 
@@ -90,6 +93,13 @@ async def a_long_transaction(set_up: SetUp) -> None:
     await connection.execute("set role ingress_worker; begin; update event_clock set base = base")
 
 
+async def a_stranger(set_up: SetUp) -> None:
+    """Of another login PostgreSQL says little."""
+    connection = await asyncpg.connect(set_up.logins.superuser, server_settings={"application_name": "a report"})
+    set_up.stack.push_async_callback(connection.close)
+    await connection.execute("begin; select pg_current_xact_id()")
+
+
 async def no_partition(set_up: SetUp) -> None:
     connection = await asyncpg.connect(set_up.logins.superuser)
 
@@ -117,6 +127,11 @@ async def a_full_redis(set_up: SetUp) -> Environment:
     return {"REDIS_URL": address}
 
 
+async def a_wrong_password(set_up: SetUp) -> Environment:
+    _, address = await set_up.proxy(set_up.environment["REDIS_URL"])
+    return {"REDIS_URL": address.replace("redis://", "redis://nobody:hidden@")}
+
+
 async def a_slow_redis(set_up: SetUp) -> Environment:
     proxy, address = await set_up.proxy(set_up.environment["REDIS_URL"])
     proxy.delay_s = 0.006
@@ -130,19 +145,22 @@ async def an_altered_secret(set_up: SetUp) -> None:
     await set_up.sql(statement, undo=[statement])
 
 
-async def another_site(set_up: SetUp) -> Environment:
-    """The name leads to somebody's website."""
-    application, port = web.Application(), unused_port()
+def another_site(status: int, text: str) -> Plant:
+    """The name leads to one that answers everything so."""
 
-    async def hello(_: web.Request) -> web.Response:
-        return web.Response(text="It works!", content_type="text/html")
+    async def plant(set_up: SetUp) -> Environment:
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(status=status, text=text)
 
-    application.router.add_route("*", "/{path:.*}", hello)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    set_up.stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    return {"INGRESS_PUBLIC_URL": f"http://127.0.0.1:{port}"}
+        application, port = web.Application(), unused_port()
+        application.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        set_up.stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        return {"INGRESS_PUBLIC_URL": f"http://127.0.0.1:{port}"}
+
+    return plant
 
 
 async def nobody_serves(_: SetUp) -> Environment:
@@ -193,7 +211,7 @@ FAULTS = {
     "secrets that others may read": Fault(secrets_for_all, "system.folder", "error", "secrets.json", "chmod 600 /"),
     "a database that is away": Fault(
         given(DATABASE_URL=f"postgresql://u:hidden@127.0.0.1:{unused_port()}/ingress"),
-        *("postgres.reachable", "error", "does not let us in", "psql $DATABASE_URL"),
+        *("postgres.reachable", "error", "does not let us in", "psql"),
     ),
     "a server that is too old": Fault(
         changed("DATABASE_URL", b"server_version\x0018", b"server_version\x0014"),
@@ -210,6 +228,16 @@ FAULTS = {
     "a transaction that lasts": Fault(
         a_long_transaction, "postgres.transactions", "warning", "is idle in a transaction", "pg_terminate_backend("
     ),
+    "a transaction of another login": Fault(
+        a_stranger, "postgres.transactions", "warning", "(a report, login svc)", "pg_terminate_backend("
+    ),
+    "a replication slot that nobody reads": Fault(
+        planted(
+            "select pg_create_physical_replication_slot('forgotten', true)",
+            undo=("select pg_drop_replication_slot('forgotten')",),
+        ),
+        *("postgres.transactions", "warning", "nobody reads the slot forgotten", "pg_drop_replication_slot"),
+    ),
     "a table without vacuum": Fault(
         planted(
             "alter table contacts set (autovacuum_enabled = false)",
@@ -219,7 +247,7 @@ FAULTS = {
     ),
     "a schema of a newer release": Fault(
         planted("insert into schema_version values (99)", undo=("delete from schema_version where version = 99",)),
-        *("schema.version", "error", "schema 99", "ingress migrate"),
+        *("schema.version", "error", "schema 99", "a newer one"),
     ),
     "an upgrade that is not complete": Fault(
         planted(
@@ -248,6 +276,13 @@ FAULTS = {
         ),
         *("walls.rows", "error", "rows are seen of organizations", "drop the policy"),
     ),
+    "a policy that hides everything": Fault(
+        planted(
+            "create policy shut on organizations as restrictive to ingress_app using (false)",
+            undo=("drop policy shut on organizations",),
+        ),
+        *("walls.rows", "error", "an organization does not see itself", "shows its policies"),
+    ),
     "a wall that is down": Fault(
         planted(
             "alter table contacts no force row level security", undo=("alter table contacts force row level security",)
@@ -261,6 +296,9 @@ FAULTS = {
     ),
     "a Redis that is too old": Fault(
         changed("REDIS_URL", b"redis_version:7", b"redis_version:6"), "redis.reachable", "warning", "Redis 6", "Redis 7"
+    ),
+    "a Redis that refuses the password": Fault(
+        a_wrong_password, "redis.reachable", "warning", "refuses the password", "percent-encoded"
     ),
     "a node of a cluster": Fault(
         changed("REDIS_URL", b"cluster_enabled:0", b"cluster_enabled:1"),
@@ -289,7 +327,11 @@ FAULTS = {
         *("keys.trails", "warning", "should have been verified 3 hours ago", "start a process"),
     ),
     "a public address that leads elsewhere": Fault(
-        another_site, "public.answers", "error", "does not lead to it", "examples/nginx.conf"
+        another_site(200, "It works!"), "public.answers", "error", "does not lead to it", "examples/nginx.conf"
+    ),
+    "a public address of another installation": Fault(
+        another_site(404, NOT_FOUND.body.decode()),
+        *("public.answers", "error", "is such a service, but", "INGRESS_ENCRYPTION_KEYS"),
     ),
     "nobody serves": Fault(nobody_serves, "public.answers", "warning", "nothing of ours answers", "ingress serve"),
     "egress to where clouds keep credentials": Fault(
@@ -312,10 +354,28 @@ FAULTS = {
 }
 
 
+# It calls simulators on this machine, and may.
+KNOWN = {("egress.guard", "warning")}
+
+
+async def test_a_healthy_set_up_has_no_finding_but_known_ones(set_up: SetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "hosts_of", lambda _: [])
+    results = await set_up.findings()
+    assert [result.name for result in results] == [check.name for check in CHECKS]
+    findings = [(result.name, finding) for result in results for finding in result.findings or []]
+    assert {(name, finding.severity) for name, finding in findings if finding.severity != "ok"} == KNOWN
+    assert all(result.findings for result in results), "a check that says nothing"
+    [signed] = [finding.found for name, finding in findings if name == "public.answers"]
+    assert "a signed webhook was answered with 200, an unsigned one with 401" in signed
+    [secrets] = [finding.found for name, finding in findings if name == "keys.secrets"]
+    assert re.match(r"\d+ records open: \d+ made with '[0-9a-f]{8}'$", secrets)
+
+
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_is_found_with_what_mends_it(set_up: SetUp, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "hosts_of", lambda _: [])
-    monkeypatch.setattr(postgres, "LONG_S", 0.0)
+    for limit in ("LONG_S", "LONG_TRANSACTIONS", "SLOT_BYTES"):
+        monkeypatch.setattr(postgres, limit, -1)
     fault = FAULTS[name]
     changes = await fault.plant(set_up) or {}
     results = await set_up.findings(fault.check, **changes)
@@ -355,6 +415,30 @@ async def test_a_careless_server_is_found_in_all_that_it_does_without(set_up: Se
         ("postgres.connections", "error", "one process may open 64 connections"),
         ("postgres.vacuum", "error", "autovacuum"),
     }
+
+
+async def test_a_transaction_that_was_prepared_and_forgotten_is_found(
+    set_up: SetUp, careless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "LONG_S", 0.0)
+    connection = await asyncpg.connect(careless)
+    await connection.execute("begin; select pg_current_xact_id(); prepare transaction 'forgotten'")
+    *_, result = await set_up.findings("postgres.transactions", DATABASE_URL=careless)
+    await connection.execute("rollback prepared 'forgotten'")
+    await connection.close()
+    assert [finding.fix for finding in result.findings or []] == ["psql -c \"rollback prepared 'forgotten'\""]
+
+
+@pytest.mark.parametrize(("age", "severity"), [(10**9, None), (10**9 + 1, "warning"), (1_500_000_001, "error")])
+def test_numbers_of_transactions_that_come_to_an_end_are_found(age: int, severity: str | None) -> None:
+    for state in (VacuumState(True, age, 0, 200_000_000, []), VacuumState(True, 0, age, 200_000_000, [])):
+        assert [finding.severity for finding in postgres.ageing(state)] == [severity] * (severity is not None)
+
+
+async def test_without_an_account_the_public_address_is_known_by_its_answer(set_up: SetUp, careless: str) -> None:
+    [result] = await set_up.findings("public.answers", DATABASE_URL=careless)
+    [finding] = result.findings or []
+    assert (finding.severity, "no account is there" in finding.found) == ("ok", True)
 
 
 async def test_a_database_without_a_schema_is_found(set_up: SetUp, careless: str) -> None:

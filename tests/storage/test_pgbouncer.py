@@ -23,6 +23,8 @@ from ingress import __version__
 from ingress.api import events
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, FaultProxy, MetaSimulator
+from ingress.doctor.examination import CHECKS, examine
+from ingress.doctor.findings import Examined
 from ingress.settings import Settings
 from ingress.storage import database as module
 from ingress.storage.connections import APP, USES, WORKER, Kind
@@ -32,6 +34,7 @@ from ingress.storage.migration import migrate, prepare
 from ingress.storage.statements.upgrades import older_processes
 from ingress.storage.vault import generate_key
 from ingress.switching import routes
+from providers import Registry
 
 from ..cli.test_run import ingress, refusal
 from ..conftest import serving
@@ -423,3 +426,11 @@ async def test_a_wrong_set_up_ends_the_start_with_a_line(pooler: PgBouncer, migr
     assert "DATABASE_OWNER_URL" in await line("migrate", DATABASE_OWNER_URL=owner, DATABASE_URL=url)
     done = await asyncio.to_thread(ingress, "migrate", DATABASE_OWNER_URL=migrated.owner, DATABASE_URL=url)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_the_doctor_finds_nothing_wrong_with_it_but_without_a_direct_address(pooled: Settings) -> None:
+    checks = [check for check in CHECKS if check.name.startswith(("postgres.", "schema.", "walls.", "keys."))]
+    for direct_url, wrong in ((pooled.database_direct_url, set()), ("", {"postgres.pooler"})):
+        settings = msgspec.structs.replace(pooled, database_direct_url=direct_url)
+        results = await examine(Examined(environment={}, settings=settings, wrong=[], registry=Registry([])), checks)
+        assert {result.name for result in results if result.severity == "error"} == wrong

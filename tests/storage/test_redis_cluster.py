@@ -14,10 +14,13 @@ from redis.asyncio.cluster import RedisCluster
 
 from ingress.api import events
 from ingress.dev.sandbox import MetaSimulator
+from ingress.doctor import redis
+from ingress.doctor.findings import Examined
 from ingress.settings import Settings, SettingsError, insecure, load, redis_nodes
 from ingress.storage import redis_state
 from ingress.storage.redis_state import Line, RedisState
 from ingress.switching import routes
+from providers import Registry
 
 from ..conftest import serving
 from ..gateway import Gateway, Organization, eventually
@@ -202,3 +205,16 @@ def test_an_address_that_is_none_of_a_cluster(url: str) -> None:
 def test_tls_is_demanded_of_a_cluster_too(url: str, is_right: bool) -> None:
     settings = Settings(require_tls=True, redis_url=url)
     assert (insecure(settings, "redis_url") == []) == is_right
+
+
+async def test_the_doctor_knows_a_cluster_and_a_node_of_one(
+    cluster: ValkeyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "SLOW_S", 5.0)
+    monkeypatch.setattr(redis, "COMMAND_TIMEOUT_S", 5.0)
+    nodes = redis_nodes(cluster.url)
+    assert nodes
+    for url, severity, words in ((cluster.url, "ok", "Valkey"), (nodes[0], "warning", "a node of a cluster")):
+        examined = Examined(environment={}, settings=Settings(redis_url=url), wrong=[], registry=Registry([]))
+        [finding] = [finding async for finding in redis.reachable(examined)]
+        assert (finding.severity, words in finding.found) == (severity, True), finding
