@@ -22,7 +22,7 @@ CHECKS: Sequence[DoctorCheck] = (
     *outgoing.CHECKS,
     *plugins.CHECKS,
 )
-# Checks that look into the database at the same time, each over a connection of its own.
+# Each may have a connection to the database, which has few where it needs looking at.
 AT_ONCE = 3
 
 

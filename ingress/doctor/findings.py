@@ -118,6 +118,8 @@ class DoctorCheck(NamedTuple):
 def place(url: str) -> str:
     """Where *url* leads, without who goes there and by which password."""
     parts = urlsplit(url)
+    if "@" in parts.path + parts.query + parts.fragment:
+        return "its address"  # a password that is not encoded may be anywhere in it
     return (parts.netloc.rpartition("@")[2] or "a socket of this machine: ") + parts.path
 
 

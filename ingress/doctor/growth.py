@@ -1,6 +1,6 @@
 """How large the database is, by how much it grows, where that ends, and when a disk is full."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from ..storage.connections import WORKER
 from ..storage.statements.lifetime import partitions as catalogue
 from ..storage.statements.lifetime.partitions import Partition
 from ..storage.statements.reports import server, sizes
+from ..storage.statements.reports.sizes import Size
 from .findings import DoctorCheck, DoctorFinding, Examined, Findings, judged, ok
 
 DAY, LATELY = timedelta(days=1), timedelta(days=7)
@@ -56,14 +57,14 @@ async def _grown(connection: asyncpg.Connection, examined: Examined, now: dateti
     grown = []
     for each in KEEPING:
         own = [part for part in parts if part.table == each.table]
-        daily = await _daily(connection, own, {name: found[name].bytes for name in found}, now)
+        daily = await _daily(connection, own, found, now)
         days = getattr(periods, each.kind) + each.grid / DAY  # a partition goes as a whole
         grown.append(_Grown(each.table, sum(found[part.name].bytes for part in own), daily, daily * days))
     return grown
 
 
 async def _daily(
-    connection: asyncpg.Connection, parts: Sequence[Partition], sizes: dict[str, int], now: datetime
+    connection: asyncpg.Connection, parts: Sequence[Partition], found: Mapping[str, Size], now: datetime
 ) -> float:
     """Bytes that came in a day of the last week; of a partition that is older in part, its part."""
     came, covered = 0, timedelta()
@@ -73,7 +74,7 @@ async def _daily(
             continue
         lasted = min(end, now) - begin
         if lasted > timedelta(hours=1):
-            came += sizes[part.name]
+            came += found[part.name].bytes
             covered += lasted
     return came / (covered / DAY) if covered else 0.0
 

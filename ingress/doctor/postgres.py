@@ -19,7 +19,7 @@ from .findings import DoctorCheck, DoctorFinding, Examined, Findings, error, jud
 
 OLDEST_MAJOR = 15
 OFF_IS_LOSS = ("fsync", "full_page_writes")
-DURABILITY = (*OFF_IS_LOSS, "synchronous_commit", "synchronous_standby_names", "wal_level", "archive_mode")
+DURABILITY = (*OFF_IS_LOSS, "synchronous_standby_names", "wal_level", "archive_mode")
 # Ids have a time in them, and leases and deadlines are compared with the database's.
 SKEW_S, SKEW_TOO_LARGE_S = 1.0, 30.0
 # Nothing of the service's takes so long, and `GET /events` waits for whoever writes.
@@ -91,7 +91,7 @@ async def durability(examined: Examined) -> Findings:
         means = "no standby and no backup to a point in time can be made"
         yield warning("wal_level is minimal", means, "psql -c 'alter system set wal_level = replica', then restart it")
     if not off:
-        yield ok("fsync and full_page_writes are on, and the service's own connections commit with synchronous_commit")
+        yield ok("fsync and full_page_writes are on, and the service's own transactions set synchronous_commit")
         yield ok(_standbys(found))
 
 
@@ -166,7 +166,9 @@ def _long(each: OpenTransaction) -> DoctorFinding:
         fix = f"psql -c \"rollback prepared '{each.who}'\""
     else:
         pid = each.what.removeprefix("pid ")
-        fix = f"psql -c 'select pg_terminate_backend({pid})'; give that login idle_in_transaction_session_timeout"
+        fix = f"as a superuser: psql -c 'select pg_terminate_backend({pid})'; then find out why it takes so long"
+        if each.is_idle:
+            fix += f": alter role {each.login} set idle_in_transaction_session_timeout = '1min'"
     too_long = each.writes and (each.seconds or 0) > TOO_LONG_S
     return error(found, means, fix) if too_long else warning(found, means, fix)
 

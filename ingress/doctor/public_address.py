@@ -24,8 +24,8 @@ EXPIRES_SOON, EXPIRES_VERY_SOON = timedelta(days=21), timedelta(days=7)
 ASK_TIMEOUT_S = 5.0
 NOT_KNOWN: tuple[type[BaseException], ...] = (*NOT_CONNECTED, VaultError)
 LEAD_HERE = (
-    "have {} (INGRESS_PUBLIC_URL) lead to INGRESS_PORT, by DNS, certificate and proxy (examples/nginx.conf), and"
-    " nothing on the way change an address, a header or a body: curl -i {}/webhooks/x/y answers 404 not_found"
+    "have {0} (INGRESS_PUBLIC_URL) lead to INGRESS_PORT, by DNS, certificate and proxy (examples/nginx.conf), and"
+    " nothing on the way change an address, a header or a body: curl -i {0}/webhooks/x/y answers 404 not_found"
 )
 
 
@@ -64,15 +64,11 @@ async def answers(examined: Examined) -> Findings:
                 yield ok(f"{origin} answers as this service does; no account is there whose signature would prove more")
             else:
                 means = "another installation answers, or something on the way changes webhooks: each is refused"
-                fix = (
-                    f"{LEAD_HERE.format(origin, origin)}; and INGRESS_ENCRYPTION_KEYS and DATABASE_URL be the service's"
-                )
+                fix = f"{LEAD_HERE.format(origin)}; and INGRESS_ENCRYPTION_KEYS and DATABASE_URL be the service's"
                 yield error(f"{origin} is such a service, but {check.detail}", means, fix)
         elif await _is_like_ours(examined, caller, examined.settings.address):
             means = "no webhook of a provider arrives"
-            yield error(
-                f"the service runs here, and {origin} does not lead to it", means, LEAD_HERE.format(origin, origin)
-            )
+            yield error(f"the service runs here, and {origin} does not lead to it", means, LEAD_HERE.format(origin))
         else:
             means = "where it should serve by now no webhook arrives; before it serves this is so"
             fix = "start it (ingress serve), then run `ingress doctor` again"

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from ingress.doctor import outgoing, postgres
 from ingress.doctor.examination import CHECKS, examine
-from ingress.doctor.findings import Examined
+from ingress.doctor.findings import Examined, place
 from ingress.receiving.answers import NOT_FOUND
 from ingress.settings import read
 from ingress.storage.partitions import keep_ahead
@@ -548,3 +548,21 @@ async def test_hosts_of_providers_are_reached_or_named(
 
 def test_hosts_are_those_that_the_registry_names() -> None:
     assert {"graph.facebook.com", "api.twilio.com"} == {host for host, _ in outgoing.hosts_of(Registry())}
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("postgresql://u:hid@den@db.example:5432/ingress?sslmode=require", "db.example:5432/ingress"),
+        ("postgresql:///ingress?host=/run/postgresql", "a socket of this machine: /ingress"),
+        ("redis+cluster://:hidden@a:6379,b:6379", "a:6379,b:6379"),
+        ("unix:///run/redis.sock", "a socket of this machine: /run/redis.sock"),
+        ("postgresql://u:hid/den@db.example/ingress", "its address"),
+        ("postgresql://u:hid?den@db.example/ingress", "its address"),
+        ("postgresql://u:hid#den@db.example/ingress", "its address"),
+        ("postgresql://db.example/ingress?user=u&password=hid@den", "its address"),
+    ],
+)
+def test_an_address_is_said_without_its_password(url: str, where: str) -> None:
+    """One that is not encoded as it should be, too."""
+    assert place(url) == where
