@@ -91,6 +91,11 @@ def _add_migrate(commands: Any) -> None:
     migration.add_argument(
         "--post", action="store_true", help="also what the former release cannot serve with; refused while it runs"
     )
+    migration.add_argument(
+        "--restored",
+        action="store_true",
+        help="the database is a backup, or has lost its last transactions: no event gets the number of a lost one",
+    )
 
 
 def _add_demo(commands: Any) -> None:
@@ -184,7 +189,9 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> None:
         login = login or _login_to_serve(service_url)
     post = Post.REQUIRED if options.post else Post.NEVER
     with _stores(_as_owner(settings)) as stored:
-        found = asyncio.run(migrate(stored.database_url, login, service_url, post=post, report=show))
+        found = asyncio.run(
+            migrate(stored.database_url, login, service_url, post=post, report=show, is_restored=options.restored)
+        )
     sys.stdout.write(summary(found))
 
 

@@ -34,6 +34,9 @@ POOLED_OWNER = (
     "the login that owns the schema comes through a pooler, such as PgBouncer: set DATABASE_OWNER_URL (or"
     " DATABASE_DIRECT_URL) to an address of PostgreSQL itself"
 )
+# How far the clock of events goes on after a restore, in transactions: more than there were since the backup, a day of
+# 12,000 a second. Sequences stay below 2**53, which every reader of JSON can count to, for a hundred restores.
+LOST_TRANSACTIONS = 2**30
 NOT_SAME = "DATABASE_DIRECT_URL and DATABASE_URL lead to different databases: they must be two ways to the same one"
 
 
@@ -114,10 +117,12 @@ async def migrate(
     *,
     post: Post = Post.NEVER,
     report: Report = log_progress,
+    is_restored: bool = False,
 ) -> Migrated:
     """Have the database at *url* ready for this release; safe from several processes at once.
 
-    With *login*, that one may serve from then on, and *service_url* must lead to the same database.
+    With *login*, that one may serve from then on, and *service_url* must lead to the same database. *is_restored*: it
+    may lack events that somebody has seen, so the next ones are numbered far above all of them.
 
     Raises `StoreUnavailable`, or `SchemaError` for a server too old, a schema too new, a login that may too little or
     too much, and as `upgrade` does.
@@ -134,7 +139,7 @@ async def migrate(
             await take_schema_lock(connection)
             await upgrade(connection, url, post, report)
             async with connection.transaction():
-                is_new = await _migrate(connection, login)
+                is_new = await _migrate(connection, login, is_restored)
             return Migrated(is_new, *await state(connection))
         except asyncpg.InsufficientPrivilegeError as error:
             raise SchemaError(
@@ -146,12 +151,17 @@ async def migrate(
             await connection.close()
 
 
-async def _migrate(connection: asyncpg.Connection, login: str | None) -> bool:
+async def _migrate(connection: asyncpg.Connection, login: str | None, is_restored: bool) -> bool:
     is_new = await _create(connection)
     await require_version(connection)
     if login is not None:
         await _admit(connection, login)
     await _advance_clock(connection)
+    if is_restored:
+        # A transaction that is heedless of events was another cluster's.
+        await connection.execute(
+            "update event_clock set base = base + ($1::bigint << 16), heedless = null", LOST_TRANSACTIONS
+        )
     await partitions.keep_ahead(connection)
     return is_new
 
