@@ -1,4 +1,4 @@
-"""What events have, by field, provider and kind of message: docs/providers.md says it, and says what is not given.
+"""What events have, by field, provider and kind of message: docs/providers/events.md says it, and what is not given.
 
 Each webhook below has everything that its provider can put around a message of that kind.
 """
@@ -18,7 +18,7 @@ from .twilio_whatsapp.samples import ACCOUNT as TWILIO
 from .twilio_whatsapp.samples import batch, form
 from .whatsapp_web.samples import ACCOUNT as WAHA
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "providers" / "events.md"
 FIELDS = [
     *("contact.phone", "contact.user_id", "contact.lid", "contact.username", "contact.name", "group_id", "occurred_at"),
     *("message.provider_message_id", "message.content", "message.more_media"),
