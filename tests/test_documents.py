@@ -198,3 +198,11 @@ def test_every_statement_that_would_ask_all_shards_is_listed() -> None:
     table = section((ROOT / "docs" / "capacity.md").read_text("utf-8"), "### Statements of every organization")
     named = re.findall(r"`([a-z_]+(?:\.[A-Z_]+)?)`", table)
     assert sorted(named) == sorted(EVERY_ORGANIZATION)
+
+
+def test_every_item_of_the_asvs_names_the_tests_that_show_it() -> None:
+    """That those are there is above: `test_files_that_are_named_are_there`."""
+    text = (ROOT / "docs" / "asvs.md").read_text("utf-8")
+    table = [cells for cells in rows(section(text, "# ASVS 5.0, level 2")) if cells[0] != "item"]
+    assert len(table) > 60
+    assert [cells[0] for cells in table if not re.search(r"`tests/[\w/]+\.py::test_\w+`", cells[-1])] == []
