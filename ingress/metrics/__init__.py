@@ -298,6 +298,19 @@ loop_lag = _histogram(
     "whatsapp_ingress_event_loop_lag_seconds", "How late a timer fires", (), (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1)
 )
 
+# What happens seldom is there from 0, as above.
+for _kind in ("switch", "fallback", "rollback"):
+    switch_seconds.labels(_kind, "switched")
+for _metric, _values in {
+    fence_rejections: {"claim", "attempt"},
+    lease_reclaims: {"sending", "uncertain"},
+    retention_deleted: VALUES["table"],
+    retention_dropped: VALUES["table"],
+    ssrf_blocked: {"address"},
+}.items():
+    for _value in _values:
+        _metric.labels(_value)
+
 # -- organizations, where it is asked for
 by_organization = OrganizationCounters(REGISTRY)
 
