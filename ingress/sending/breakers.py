@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from providers import AccountBroken, Unavailable, Uncertain
@@ -273,6 +273,8 @@ class Breakers:
         breaker = self._breakers.get(config_id)
         if breaker is None:
             metrics.child(metrics.breakers, provider, "closed").inc()
+            for state in get_args(State):  # from 0 on, so that the first change is seen
+                metrics.child(metrics.breaker_transitions, provider, state)
             breaker = Breaker(changed=partial(_changed, config_id, provider))
             self._breakers[config_id], self._providers[config_id] = breaker, provider
         return breaker

@@ -115,8 +115,9 @@ class Pacer:
         waits = turn.wait_s > 0
         outcome = "rejected" if turn.wait_s > at_most_s else "degraded" if alone else "delayed" if waits else "allowed"
         metrics.child(metrics.rate_limits, config.provider_type, outcome).inc()
+        waited = metrics.child(metrics.rate_limit_wait, config.provider_type)  # there before the first one waits
         if waits:
-            metrics.child(metrics.rate_limit_wait, config.provider_type).observe(turn.wait_s)
+            waited.observe(turn.wait_s)
         return turn
 
     # -- this process's share
