@@ -25,6 +25,7 @@ from ingress.storage.migration import migrate
 from ingress.storage.statements import audit, sealed
 from ingress.storage.statements.receiving import inbound
 
+from ..deploy.boards import statements
 from ..test_layout import STATEMENT, own_name, statement_modules
 from . import seeded
 from .seeded import BIG
@@ -200,9 +201,9 @@ class Explainer:
     async def costs(self, name: str) -> list[str]:
         """What is wrong with how the statement is run, by whoever may run it."""
         text, roles = STATEMENTS[name]
-        return [found for role in sorted(roles) for found in await self._costs(role, name, text)]
+        return [found for role in sorted(roles) for found in await self.costs_to(role, name, text)]
 
-    async def _costs(self, role: str, name: str, text: str) -> list[str]:
+    async def costs_to(self, role: str, name: str, text: str) -> list[str]:
         connection = self._connections[role]
         transaction = connection.transaction()
         await transaction.start()
@@ -287,3 +288,15 @@ async def test_a_statement_reads_little_however_much_there_is(explainer: Explain
     """An exception that nothing needs fails as well."""
     found = await explainer.costs(name)
     assert bool(found) == (name in EXCEPTIONS), found
+
+
+# One row an organization: a board that is about all of them reads them all.
+OF_ALL = re.compile("reads the whole of (organizations|callbacks|figures_progress) ")
+BOARDS = statements(BIG)
+
+
+@pytest.mark.parametrize("where", BOARDS)
+async def test_a_board_reads_little(explainer: Explainer, where: str) -> None:
+    """Of tables that grow by what happens: those are looked at every minute, and by several people at night."""
+    found = await explainer.costs_to("worker", where, BOARDS[where])
+    assert [each for each in found if not OF_ALL.match(each)] == []
