@@ -50,7 +50,8 @@ async def listed(organization: Organization) -> list[Any]:
 
 async def unchanged(organization: Organization) -> Any:
     """What only a change of somebody changes: not when something last went through an account."""
-    configs = [{**config, "last_activity": None} for config in await listed(organization)]
+    passing = dict.fromkeys(("last_activity", "webhook_at", "received_at", "sent_at"))
+    configs = [{**config, **passing} for config in await listed(organization)]
     return configs, await last_entry(organization), (await current(organization))["version"]
 
 
