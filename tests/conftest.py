@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 import pytest
 import uvicorn
+import uvloop
 
 from ingress import app
 from ingress.api import operations
@@ -59,6 +60,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first (needs `--no-loadscope-reorder`, which keeps this order): a stable sort, so files stay whole."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The one that the service runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

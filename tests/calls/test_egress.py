@@ -246,12 +246,14 @@ async def test_a_redirect_from_an_allowed_host_meets_the_guard(canary: Canary) -
 
 
 class Names:
-    """Stands in for the system's resolver: answers in turn, the last for ever."""
+    """Stands in for the system's resolver: answers in turn, the last for ever; an address is itself."""
 
     def __init__(self, *answers: list[str]) -> None:
         self.answers = list(answers)
 
     async def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
+        if host[0].isdigit():
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
         addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 

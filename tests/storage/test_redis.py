@@ -468,7 +468,7 @@ async def test_a_start_without_redis(settings: Settings, meta: MetaSimulator) ->
     ("change", "reason"),
     [
         (lambda url: url.replace("://", "://somebody:geheim@"), "invalid username-password pair or user is disabled"),
-        (lambda _: "redis://127.0.0.1:1", "Error 111 connecting to 127.0.0.1:1. Connect call failed ('127.0.0.1', 1)"),
+        (lambda _: "redis://127.0.0.1:1", "Error 111 connecting to 127.0.0.1:1. Connection refused"),
     ],
     ids=["password", "port"],
 )
