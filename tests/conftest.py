@@ -20,7 +20,7 @@ import uvloop
 from ingress import app
 from ingress.api import operations
 from ingress.app import Application
-from ingress.delivery import relay
+from ingress.delivery import relay, schedule
 from ingress.dev.embedded.launcher import EmbeddedServers
 from ingress.dev.sandbox import CrmSimulator, MetaSimulator, RetryPolicy
 from ingress.receiving import completion, normalise
@@ -235,7 +235,7 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Days of retries in a moment; the caches and polls that tests would have to wait for, off."""
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,) * 1000)
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (0.01,) * 1000)
     monkeypatch.setattr(relay, "POLL_S", 0.02)
     monkeypatch.setattr(relay, "PAUSE_S", 0.05)
     monkeypatch.setattr(relay, "ENDPOINT_CACHE_S", 0.0)

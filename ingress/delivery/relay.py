@@ -6,7 +6,6 @@ right to post its events, one after the other. Others go on unhindered. Redis on
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -28,7 +27,7 @@ from ..storage.statements.events import EventRow
 from ..storage.statements.outages import DOWN_AFTER
 from ..storage.vault import Vault, VaultError
 from ..wakeups import Wakeups
-from . import places
+from . import places, schedule
 from .outages import PAUSE_S, Outages
 from .places import Places
 from .results import Ahead, ResultWriter
@@ -36,11 +35,6 @@ from .standard_webhooks import TOTAL_TIMEOUT_S, Endpoint, PostAnswer, endpoint_o
 
 logger = logging.getLogger("ingress.delivery.relay")
 
-# After the n-th failure of an event; three days in all. Then it is parked.
-SCHEDULE_S = (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-JITTER = 0.2
-# An event that is refused (4xx) this often while others are taken is parked, so that the ones behind it go on.
-REFUSALS = 5
 DISABLE_AFTER = timedelta(days=5)
 # Who has a place never waits for a connection as well: that would count as the CRM's slowness.
 PER_HOST = places.CONCURRENCY
@@ -304,10 +298,10 @@ class Relay:
             return is_held
         async with self._database.worker() as connection:
             since = await self._count_failure(connection, event, endpoint, answer)
-            if since is not None and (left := _left(event)) > AT_ONCE:
+            if since is not None and (left := schedule.left(event)) > AT_ONCE:
                 await deliveries.give_back(connection, claim, left)
                 return False
-            result = _after_failure(claim, event, answer, since)
+            result = schedule.after_failure(claim, event, answer, since)
             return bool(await deliveries.finish(connection, [result])) and result.state != "pending"
 
     async def _count_failure(
@@ -366,39 +360,3 @@ def _disabled(event: PendingDelivery, reason: str) -> EventRow:
         "account": {"kind": "callback_disabled", "details": {"reason": reason}},
     }
     return own_event(event.organization_id, event.config_id, "account.updated", data)
-
-
-def _left(event: PendingDelivery) -> timedelta:
-    """What is left of an event's pause where it was tried early, as its endpoint may be back.
-
-    That it is not changes nothing of when the event is tried next, and when it is given up.
-    """
-    if not event.attempts:
-        return AT_ONCE
-    scheduled_s = SCHEDULE_S[min(event.attempts, len(SCHEDULE_S)) - 1] * (1 - JITTER)
-    return event.waits_since + timedelta(seconds=scheduled_s) - datetime.now(UTC)
-
-
-def _after_failure(
-    claim: ClaimedConversation, event: PendingDelivery, answer: PostAnswer, failing_since: datetime | None
-) -> PostResult:
-    """What becomes of the event: again, ever later, or parked; soon where the callback is another by now."""
-    soon = timedelta(seconds=SCHEDULE_S[0])
-    result = PostResult(*claim[:3], event.sequence, "pending", answer.status, answer.error, delay=soon)
-    return _again_or_parked(result, event, answer, failing_since) if failing_since else result
-
-
-def _again_or_parked(
-    result: PostResult, event: PendingDelivery, answer: PostAnswer, failing_since: datetime
-) -> PostResult:
-    # Its own fault only if something else was taken since its last attempt: a bad deploy refuses everything.
-    refused = answer.kind == "4xx" and failing_since > event.waits_since
-    if event.attempts >= len(SCHEDULE_S) or (refused and event.refusals + 1 >= REFUSALS):
-        return result._replace(state="parked")
-    # Never earlier than scheduled: the CRM's wish would make days of retries hours.
-    delay_s = max(answer.retry_after_s or 0, _jittered(SCHEDULE_S[event.attempts]))
-    return result._replace(refused=refused, delay=timedelta(seconds=delay_s))
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (spreads load, protects nothing)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from ingress.api import callback
 from ingress.calls.egress import Egress
-from ingress.delivery import places, relay, standard_webhooks
+from ingress.delivery import places, relay, schedule, standard_webhooks
 from ingress.dev.sandbox import CrmHang, CrmSlow, CrmStatus, MetaSimulator
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.envelope import Envelope
@@ -156,7 +156,7 @@ async def test_a_late_answer_of_the_old_url_says_nothing_about_the_new(
 ) -> None:
     """Even where one failure would be enough; and the event is tried at the new one soon, not in a day."""
     monkeypatch.setattr(relay, "DISABLE_AFTER", timedelta(seconds=-1))
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01, *DAYS))
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (0.01, *DAYS))
     monkeypatch.setattr(relay, "ENDPOINT_CACHE_S", 0.5)
     crm.set_default(CrmStatus(status=status), endpoint=ENDPOINT)
     crm.gate.clear()
@@ -174,7 +174,7 @@ async def test_a_late_answer_of_the_old_url_says_nothing_about_the_new(
 async def test_retry_after_makes_no_attempt_earlier(
     customer: Organization, crm: Crm, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "SCHEDULE_S", DAYS)
+    monkeypatch.setattr(schedule, "SCHEDULE_S", DAYS)
     crm.script(CrmStatus(status=503, retry_after=1), endpoint=ENDPOINT)
     await text(customer)
     assert await postponed(database, customer) > 0.79 * DAYS[0]
@@ -379,7 +379,7 @@ async def test_a_repaired_callback_is_tried_at_once(
     customer: Organization, crm: Crm, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who sets it again does not wait for the hours that a failing one is left alone."""
-    monkeypatch.setattr(relay, "SCHEDULE_S", DAYS)
+    monkeypatch.setattr(schedule, "SCHEDULE_S", DAYS)
     crm.script(CrmStatus(status=500), endpoint=ENDPOINT)
     await text(customer)
     assert await postponed(database, customer) > 3600
@@ -414,7 +414,7 @@ async def test_the_last_deliveries_are_shown_with_their_answers(
     customer: Organization, crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Newest first, page by page: what was answered, how often it was tried, and what became of it."""
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,))
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (0.01,))
     taken = await text(customer, "0")
     await crm.wait_received(1)
     crm.set_default(CrmStatus(status=503), endpoint=ENDPOINT)
@@ -488,7 +488,7 @@ async def test_a_removed_callback_leaves_nothing_to_be_posted_later(
     customer: Organization, crm: Crm, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was pending is parked: the next callback gets it if somebody asks for it, as soon as there is one."""
-    monkeypatch.setattr(relay, "SCHEDULE_S", DAYS)
+    monkeypatch.setattr(schedule, "SCHEDULE_S", DAYS)
     crm.script(CrmStatus(status=500), endpoint=ENDPOINT)
     old = await text(customer, "old")
     await postponed(database, customer)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from ingress.delivery import relay
+from ingress.delivery import schedule
 from ingress.dev.sandbox import CrmFlood, CrmSimulator, CrmStatus
 from ingress.dev.sandbox.crm.answers import AnyAnswer
 from ingress.settings import Settings
@@ -207,7 +207,7 @@ async def test_deliveries_are_listed_with_their_answers(
     database: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,))
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (0.01,))
     await point(console, crm)
     await events.add(database, [event(organization, uuid4()) for _ in range(12)])
     await crm.wait_received(12)

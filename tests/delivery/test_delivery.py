@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from ingress import metrics
-from ingress.delivery import relay, standard_webhooks
+from ingress.delivery import relay, schedule, standard_webhooks
 from ingress.dev.sandbox import CrmFlood, CrmReset, CrmSimulator, CrmSlow, CrmStatus, Delivered, FaultProxy
 from ingress.dev.sandbox.standard_webhooks import problem
 from ingress.identifiers import new_id
@@ -32,7 +32,7 @@ from ingress.wakeups import Wakeups
 from ..gateway import Gateway, Organization, eventually
 
 ENDPOINT = "crm"
-SCHEDULE_S = relay.SCHEDULE_S  # the real one; tests run with a quick one
+SCHEDULE_S = schedule.SCHEDULE_S  # the real one; tests run with a quick one
 LEASE = "update delivery_queues set lease_id = $2, leased_until = now() + $3 where conversation_id = $1"
 
 
@@ -320,7 +320,7 @@ async def test_what_fails_to_the_end_of_the_schedule_is_parked(
     customer: Organization, crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One attempt at once and one a step of the schedule; then the event is parked with its last error."""
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (0.01, 0.02, 0.03))
     crm.script(*[CrmStatus(status=500)] * 4, endpoint=ENDPOINT)
     event_id = await text(customer)
     [parked] = await eventually(lambda: parked_of(customer))
@@ -331,7 +331,7 @@ async def test_what_fails_to_the_end_of_the_schedule_is_parked(
 def test_the_schedule_lasts_three_days() -> None:
     assert sum(SCHEDULE_S) >= 3 * 86400
     assert sorted(SCHEDULE_S) == list(SCHEDULE_S)
-    waits = [relay._jittered(100) for _ in range(1000)]
+    waits = [schedule._jittered(100) for _ in range(1000)]
     assert 80 <= min(waits) < 85
     assert 115 < max(waits) <= 120
 
@@ -436,7 +436,7 @@ async def test_a_replayed_event_may_be_refused_as_often_again(
 async def test_parked_events_are_paged_and_replayed_one_by_one(
     customer: Organization, crm: Crm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,))
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (0.01,))
     crm.set_default(CrmStatus(status=400), endpoint=ENDPOINT)
     for number in range(3):
         await text(customer, str(number), f"+551190000000{number}")
@@ -456,7 +456,7 @@ async def test_parked_events_are_paged_and_replayed_one_by_one(
 async def test_nobody_sees_or_replays_what_another_organization_parked(
     customer: Organization, crm: Crm, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "SCHEDULE_S", (0.01,))
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (0.01,))
     crm.set_default(CrmStatus(status=400), endpoint=ENDPOINT)
     await text(customer)
     [parked] = await eventually(lambda: parked_of(customer))

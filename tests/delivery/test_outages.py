@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from ingress import metrics
-from ingress.delivery import outages, relay
+from ingress.delivery import outages, relay, schedule
 from ingress.dev.sandbox import CrmStatus
 from ingress.settings import Settings
 from ingress.storage.statements.outages import DOWN_AFTER
@@ -43,7 +43,7 @@ async def sql(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture(autouse=True)
 def patient(quick_relay: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its first failure an event waits for two hours; who is down is tried again at once."""
-    monkeypatch.setattr(relay, "SCHEDULE_S", (7200, 7200))
+    monkeypatch.setattr(schedule, "SCHEDULE_S", (7200, 7200))
     monkeypatch.setattr(relay, "PAUSE_S", 0.05)
     monkeypatch.setattr(outages, "TRY_AFTER_S", 0.05)
     monkeypatch.setattr(outages, "LOOK_EVERY_S", 0.05)
@@ -106,7 +106,7 @@ async def test_what_is_tried_early_is_given_up_no_sooner(
     assert await sql.fetchval(counted, UUID(customer.id)) == 1
     left = await pauses(sql, customer)
     assert [pause for pause in left if pause > timedelta(hours=1)]
-    assert max(left) <= timedelta(seconds=7200 * (1 + relay.JITTER))
+    assert max(left) <= timedelta(seconds=7200 * (1 + schedule.JITTER))
 
 
 async def test_what_fails_by_itself_is_not_hurried(customer: Organization, crm: Crm, sql: asyncpg.Connection) -> None:
