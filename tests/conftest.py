@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import hypothesis
 import msgspec
 import pytest
 import uvicorn
@@ -54,6 +55,11 @@ LONG_FILES = (
     "sending/test_protection.py",
     "storage/test_logins.py",
 )
+
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
