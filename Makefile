@@ -9,7 +9,7 @@ PIP := -m pip --quiet --disable-pip-version-check install
 # Tests start hundreds of processes: where nothing compiled is kept, each of them compiles the whole service.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run demo test check prove attack bench scale lock reference catalogues manifests screenshots clean
+.PHONY: run demo test check prove attack bench scale lock sbom reference catalogues manifests screenshots clean
 run: $(STAMP)
 	@exec $(BIN)/ingress run
 demo: $(STAMP)
@@ -59,6 +59,12 @@ lock:
 # What is written from the code; tests compare.
 reference: $(STAMP)
 	@$(BIN)/ingress settings > docs/configuration.md
+# What the image is made of, as CycloneDX, read from the lock.
+SBOM ?= build/sbom.json
+sbom: $(STAMP)
+	@mkdir -p $(dir $(SBOM))
+	@$(BIN)/cyclonedx-py requirements requirements-serve.lock --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file $(SBOM)
 # Take the console's texts into its catalogues, and compile those: after that, translate what is new in the .po files and
 # run it again. Nothing is guessed (fuzzy).
 catalogues: $(STAMP)
