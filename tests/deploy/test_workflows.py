@@ -62,7 +62,7 @@ def test_the_list_of_what_it_is_made_of_is_the_lock(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     bill = json.loads((tmp_path / "sbom.json").read_text())
