@@ -8,4 +8,13 @@ psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="${POSTGRES_USER:-post
 create role ingress_owner login createrole password :'owner_password';
 create database ingress owner ingress_owner;
 create role ingress_service login noinherit password :'service_password';
+-- Of Grafana, where compose.yaml runs it: k8s/components/monitoring/grafana-role.sql says what it may read.
+\getenv boards_password BOARDS_PASSWORD
+\if :{?boards_password}
+create role ingress_boards nologin;
+create role grafana login password :'boards_password' in role ingress_boards;
+alter role grafana set default_transaction_read_only = on;
+alter role grafana set statement_timeout = '5s';
+grant pg_read_all_stats to grafana;
+\endif
 SQL

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .env for compose.yaml: .env.example with new secrets. An argument is a profile: new-env.sh waha
+# Make .env for compose.yaml: .env.example with new secrets. Arguments are profiles: new-env.sh waha monitoring
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -8,8 +8,8 @@ secret() { od -An -v -tx1 -N"$1" /dev/urandom | tr -d ' \n'; }
 profiles=
 for profile; do
     case $profile in
-        waha) profiles=$profiles${profiles:+,}$profile ;;
-        *) echo "new-env: no such profile: $profile (there is: waha)" >&2 && exit 2 ;;
+        waha | monitoring) profiles=$profiles${profiles:+,}$profile ;;
+        *) echo "new-env: no such profile: $profile (there are: waha, monitoring)" >&2 && exit 2 ;;
     esac
 done
 # The secrets of an .env that is there are those of the data.

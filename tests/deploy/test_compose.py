@@ -86,6 +86,7 @@ def test_what_starts_without_a_profile_is_what_the_service_needs() -> None:
     assert profiles == {
         **dict.fromkeys(("ingress", "migrate", "postgres", "valkey")),
         "waha": ["waha"],
+        **{name: ["monitoring"] for name in ("prometheus", "grafana", "boards")},
     }
 
 
@@ -111,15 +112,19 @@ def test_no_service_may_more_than_it_must(name: str) -> None:
 
 def test_only_loopback_is_published_and_never_the_metrics() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"ingress": ["127.0.0.1:${PORT:-8000}:8000"]}
+    assert published == {
+        "ingress": ["127.0.0.1:${PORT:-8000}:8000"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
+    }
     assert "8000" in one("EXPOSE").words
 
 
 def test_only_who_must_reaches_the_stores() -> None:
     """And from them nothing gets out."""
     assert COMPOSE["networks"]["stores"] == {"internal": True}
-    assert on("stores") == {"ingress", "migrate", "postgres", "valkey"}
-    assert on("front") == {"ingress", "waha"}
+    assert on("stores") == {"ingress", "migrate", "postgres", "valkey", "boards", "grafana"}
+    assert on("front") == {"ingress", "waha", "grafana"}
+    assert on("watching") == {"ingress", "prometheus", "grafana"}
 
 
 def on(network: str) -> set[str]:
@@ -147,10 +152,10 @@ def test_there_is_time_to_drain() -> None:
 
 
 def test_secrets_are_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
-    given = variables(tmp_path, "waha")
+    given = variables(tmp_path, "waha", "monitoring")
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
     secrets = {name: value for name, value in given.items() if name.endswith(("PASSWORD", "KEY", "KEYS"))}
-    assert len(set(secrets.values())) == len(secrets) == 7
+    assert len(set(secrets.values())) == len(secrets) == 9
     assert all(len(value) >= 50 for value in secrets.values())
     again = new_env(tmp_path)
     assert (again.returncode, again.stdout) == (1, "")
@@ -236,3 +241,33 @@ def test_the_logins_migrate_and_serve(postgres: str, tmp_path: Path) -> None:
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- monitoring
+
+
+def test_prometheus_reads_what_it_is_given(tmp_path: Path) -> None:
+    """promtool reads the configuration, with the rules where they are in the repository."""
+    promtool = shutil.which("promtool")
+    if promtool is None and not os.environ.get("NEEDS_PROMETHEUS"):
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    mounts = dict(mount.split(":")[1::-1] for mount in SERVICES["prometheus"]["volumes"])
+    rules = ROOT / mounts["/etc/prometheus/rules"]
+    assert list(rules.glob("*.yaml"))
+    text = (FILES / "prometheus.yml").read_text().replace("/etc/prometheus/rules", str(rules))
+    (tmp_path / "prometheus.yml").write_text(text)
+    done = subprocess.run(
+        [str(promtool), "check", "config", tmp_path / "prometheus.yml"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [job] = yaml.safe_load(text)["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"ingress:{Settings().metrics_port}"]}]
+    assert {"watching"} == set(SERVICES["ingress"]["networks"]) & set(SERVICES["prometheus"]["networks"])
+
+
+def test_grafana_finds_the_source_and_the_dashboards() -> None:
+    sources = yaml.safe_load((FILES / "grafana/datasources/whatsapp-ingress.yaml").read_text())["datasources"]
+    assert {source["url"].removeprefix("http://").partition(":")[0] for source in sources} == {"prometheus", "postgres"}
+    [provider] = yaml.safe_load((FILES / "grafana/dashboards/whatsapp-ingress.yaml").read_text())["providers"]
+    mounts = [mount.split(":")[1] for mount in SERVICES["grafana"]["volumes"]]
+    assert provider["options"]["path"] in mounts
