@@ -125,7 +125,7 @@ class Application:
             transfers = await stack.enter_async_context(Transfers(egress))
             session = await stack.enter_async_context(egress.session(per_host=0))
             manager = WhatsAppProviderManager(
-                Registry(),
+                Registry(canary=settings.canary),
                 database,
                 redis,
                 vault,

@@ -162,6 +162,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Organizations that `/metrics` names by their ids, each with two series of each process: the busiest ones of the
     last hour; all others are `other`. 50 is plenty. 0: metrics name none."""
 
+    canary: bool = False
+    """Take the webhooks of [`ingress canary`](operating.md#whether-anything-is-lost-ingress-canary). It is among the
+    providers of every organization then, and sends nothing."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that is logged."""
 

@@ -27,6 +27,8 @@ RUNTIME = "runtime"  # the origin of what was registered by hand
 
 # The folders of this package that are no provider: a dialect that several speak, and the contract as tests.
 _NO_PROVIDERS = {"cloud_api", "testing"}
+# Of the operator's own webhooks: no organization's list shows it unless it is asked for.
+_CANARY = "canary"
 
 _log = logging.getLogger("providers")
 
@@ -60,7 +62,10 @@ class Installed(NamedTuple):
 
 
 class Registry:
-    """The providers by name. *entry_points* stands in for those of the installed distributions."""
+    """The providers by name. *entry_points* stands in for those of the installed distributions.
+
+    *canary*: the one of `ingress canary`, too.
+    """
 
     _entries: dict[str, RegistryEntry]
     _loaders: dict[str, Callable[[], Any]]
@@ -69,11 +74,13 @@ class Registry:
     _installed: dict[str, Installed]  # those of the entries that are from an entry point
     _imported: dict[str, str]  # the version of each distribution of which something was imported
 
-    def __init__(self, entry_points: Iterable[EntryPoint] | None = None) -> None:
+    def __init__(self, entry_points: Iterable[EntryPoint] | None = None, *, canary: bool = False) -> None:
         self._entry_points = None if entry_points is None else list(entry_points)
         self._entries, self._loaders, self._types = {}, {}, {}
         self._repeated, self._installed, self._imported = [], {}, {}
         for name in _builtin_names():
+            if name == _CANARY and not canary:
+                continue
             module = f"{__package__}.{name}"
             self._discover(name, module, partial(importlib.import_module, module))
         self.reload(self.scan())

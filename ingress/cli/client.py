@@ -2,9 +2,9 @@
 
 import http.client
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 URL, KEY, ORGANIZATION = "INGRESS_API_URL", "INGRESS_API_KEY", "INGRESS_API_ORG"
 # Longer than the service waits for others that change the same organization, and tests a provider.
@@ -30,6 +30,8 @@ class Client:
         self._url = urlsplit(url)
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise Failed(f"{url!r} is no http:// or https:// address: give one by --url or {URL}")
+        self.key = key
+        self.timeout_s = TIMEOUT_S
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         if organization:
             self._headers["x-org-id"] = organization
@@ -46,7 +48,7 @@ class Client:
             raise _failed(status, answer if isinstance(answer, dict) else {})
         return answer
 
-    def lines(self, method: str, path: str) -> Iterator[bytes]:
+    def lines(self, method: str, path: str) -> Generator[bytes, None, None]:
         """The lines of the answer, as they come. Raises `Failed`, also where it breaks off."""
         connection = self._connection()
         try:
@@ -73,9 +75,14 @@ class Client:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        assert self._url.hostname
-        return kind(self._url.hostname, self._url.port, timeout=TIMEOUT_S)
+        return connect(self._url, self.timeout_s)
+
+
+def connect(url: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
+    """To the host of *url*, when it is used. *timeout_s*: for each part of an answer."""
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    assert url.hostname
+    return kind(url.hostname, url.port, timeout=timeout_s)
 
 
 def _no_answer(connection: http.client.HTTPConnection, error: Exception) -> Failed:

@@ -45,8 +45,9 @@ def run(environment: Mapping[str, str], options: argparse.Namespace) -> NoReturn
     """Ends with the exit status: 0 all is well, 1 there are warnings, 2 errors."""
     logging.disable(logging.CRITICAL)  # what is logged underneath is a finding
     settings, wrong = read(environment)
+    registry = Registry(canary=settings.canary)
     examined = Examined(
-        environment=environment, settings=settings, wrong=wrong, registry=Registry(), disk_bytes=options.disk
+        environment=environment, settings=settings, wrong=wrong, registry=registry, disk_bytes=options.disk
     )
     loop = asyncio.new_event_loop()
     try:

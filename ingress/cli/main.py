@@ -120,9 +120,9 @@ def _add_providers(commands: Any) -> Any:
 def main() -> None:
     """Run the command line; mistakes of the operator end with a clear line each, and status 1."""
     options = parser().parse_args()
-    if hasattr(options, "run"):
-        sys.exit(remote.run(options))
     with _reporting_mistakes(_source(options)):
+        if hasattr(options, "run"):
+            sys.exit(remote.run(options))
         if options.command == "doctor":  # which says of wrong settings what it says of everything
             doctor.run(os.environ, options)
         unless_set = UNLIMITED if options.command == "run" else {}
@@ -311,24 +311,25 @@ def _stores(settings: Settings) -> Iterator[Settings]:
         yield settings
 
 
-def _providers(_: Settings, options: argparse.Namespace) -> int:
+def _providers(settings: Settings, options: argparse.Namespace) -> int:
+    registry = Registry(canary=settings.canary)
     if options.action == "check":
-        return _check_provider(options.name, options.samples)
+        return _check_provider(registry, options.name, options.samples)
     if options.matrix:
-        sys.stdout.write(f"{matrix(Registry())}\n{limits_matrix(Registry())}")
+        sys.stdout.write(f"{matrix(registry)}\n{limits_matrix(registry)}")
     else:
-        for entry in Registry().entries():
+        for entry in registry.entries():
             about = entry.info.display_name if entry.info else entry.reason or ""
             sys.stdout.write(f"{entry.name:24} {entry.state:12} {entry.origin:40} {about}\n")
     return 0
 
 
-def _check_provider(name: str, samples: Path | None) -> int:
+def _check_provider(registry: Registry, name: str, samples: Path | None) -> int:
     """The exit status: 1 where the provider is none, or breaks the contract."""
     from providers.testing import SampleError, report  # a server checks nothing
 
     try:
-        rows = report.check(Registry().get(name), samples, None if samples else _examples(name))
+        rows = report.check(registry.get(name), samples, None if samples else _examples(name))
     except (UnknownProvider, SampleError) as error:
         _fail(str(error))
     hint = SAMPLES_HINT if samples is None and any(row.skipped for row in rows) else ""

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from . import persons, replay
+from . import canary, persons, replay
 from .client import KEY, ORGANIZATION, URL, Client, Failed, Row, line_of
 from .tables import table
 
@@ -39,6 +39,7 @@ def add_commands(commands: Any, providers: Any) -> None:
     _add_keys(commands)
     _add_persons(commands)
     replay.add_commands(commands, _command)
+    canary.add_command(commands, _command)
 
 
 def _command(

@@ -326,6 +326,30 @@ process_restarts = Counter(
     registry=OF_PARENT,
 )
 
+# -- `ingress canary`, a process of its own
+OF_CANARY = CollectorRegistry()
+ProcessCollector(registry=OF_CANARY)
+canary_sent = Counter(
+    "whatsapp_ingress_canary_sent_total", "Webhooks of the canary that were acknowledged", registry=OF_CANARY
+)
+canary_lost = Counter(
+    "whatsapp_ingress_canary_lost_total",
+    "Acknowledged webhooks of the canary that were not out after a minute",
+    registry=OF_CANARY,
+)
+canary_refused = Counter(
+    "whatsapp_ingress_canary_refused_total",
+    "Webhooks of the canary that were not acknowledged",
+    ("class",),
+    registry=OF_CANARY,
+)
+canary_seconds = Histogram(
+    "whatsapp_ingress_canary_seconds",
+    "Acknowledged to read at /events",
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60),
+    registry=OF_CANARY,
+)
+
 
 class _Queue(Protocol):
     @property
