@@ -37,12 +37,14 @@ KUBECTL = Path(sys.executable).parent / "kubectl"
 # The oldest release that has all of it (the sleep of preStop), and the newest that the validator knows.
 RELEASES = ("1.30", "1.37")
 # Components that no overlay has, built on the base together.
-ALTERNATIVES = ("ingress", "autoscaling-cpu")
+ALTERNATIVES = ("ingress", "autoscaling-cpu", "canary")
 BUILDS = ("small", "large", "alternatives")
 # `kubectl apply` keeps each object in an annotation, too, and this is what all annotations may have.
 MAX_BYTES = 262_144
 SECRETS = {"whatsapp-ingress", "whatsapp-ingress-owner"}
 CERTIFICATES = "whatsapp-ingress-ca"
+# A Deployment, and the Secret with its key, which an operator makes once the service is there.
+CANARY = "whatsapp-ingress-canary"
 
 # It would read its file again for each object.
 utils.schema_contents = cache(utils.schema_contents)
@@ -60,6 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Object]]:
         "namespace": "whatsapp-ingress",
         "resources": [f"{up}/base", "site.yaml"],
         "components": [f"{up}/components/{name}" for name in ALTERNATIVES],
+        "images": [{"name": "whatsapp-ingress", "newTag": __version__}],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
     return {
@@ -161,7 +164,7 @@ def test_objects_are_ours_and_small_enough(objects: list[Object]) -> None:
 
 def test_every_pod_keeps_to_the_rules(objects: list[Object]) -> None:
     found = pods(objects)
-    assert found.keys() == {
+    assert found.keys() - {"Deployment/whatsapp-ingress-canary"} == {
         "Deployment/whatsapp-ingress",
         "Job/whatsapp-ingress-migrate",
         "Job/whatsapp-ingress-migrate-post",
@@ -208,12 +211,11 @@ def test_the_namespace_refuses_what_does_not(objects: list[Object]) -> None:
 
 def test_what_pods_refer_to_is_there(objects: list[Object]) -> None:
     there = {item["metadata"]["name"] for item in of(objects, "ConfigMap")}
-    for pod in pods(objects).values():
+    for name, pod in pods(objects).items():
         sources = pod["containers"][0]["envFrom"]
-        assert {reference["name"] for source in sources for reference in source.values()} <= there | SECRETS
-        assert [volume["configMap"] for volume in pod["volumes"] if "configMap" in volume] == [
-            {"name": CERTIFICATES, "optional": True}
-        ]
+        assert {reference["name"] for source in sources for reference in source.values()} <= there | SECRETS | {CANARY}
+        stores = [{"name": CERTIFICATES, "optional": True}] if not name.endswith(CANARY) else []
+        assert [volume["configMap"] for volume in pod["volumes"] if "configMap" in volume] == stores
 
 
 def test_images_are_of_this_release(objects: list[Object]) -> None:
@@ -378,10 +380,11 @@ def test_hooks_have_a_host_and_all_else_another(objects: list[Object]) -> None:
 
 
 def test_services_lead_to_pods(objects: list[Object]) -> None:
-    deployment = the(objects, "Deployment", "whatsapp-ingress")["spec"]
-    names = {port["name"] for port in deployment["template"]["spec"]["containers"][0]["ports"]}
+    deployments = [item["spec"] for item in of(objects, "Deployment")]
     for service in of(objects, "Service"):
-        assert service["spec"]["selector"] == deployment["selector"]["matchLabels"]
+        selector = {"matchLabels": service["spec"]["selector"]}
+        [deployment] = [spec for spec in deployments if spec["selector"] == selector]
+        names = {port["name"] for port in deployment["template"]["spec"]["containers"][0]["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
 
 
@@ -467,6 +470,21 @@ def test_prometheus_finds_the_port(built: dict[str, list[Object]]) -> None:
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
     (service,) = [item for item in of(built["large"], "Service") if wanted <= item["metadata"]["labels"].items()]
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == {service["spec"]["ports"][0]["name"]}
+
+
+def test_the_canary_is_taken_and_watched(built: dict[str, list[Object]]) -> None:
+    """The service takes its webhooks where it runs, and nowhere else; its metrics are of the service's own job."""
+    taken = {
+        name: load(made["data"]).canary
+        for name in BUILDS
+        for made in of(built[name], "ConfigMap")
+        if "INGRESS_CANARY" in made["data"]
+    }
+    assert taken == {"small": False, "large": False, "alternatives": True}
+    (monitor,) = of(built["large"], "ServiceMonitor")
+    service = the(built["alternatives"], "Service", f"{CANARY}-metrics")
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    assert pods(built["alternatives"])[f"Deployment/{CANARY}"]["containers"][0]["args"] == ["canary"]
 
 
 def test_prometheus_gets_the_alerts(built: dict[str, list[Object]]) -> None:
