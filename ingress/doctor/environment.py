@@ -43,16 +43,20 @@ async def valid(examined: Examined) -> Findings:
     keys = variable("encryption_keys")  # of which `keys.given` says what is wrong
     wrong = [line for line in (*examined.wrong, *unfit_to_serve(examined.settings)) if not line.startswith(keys)]
     for line in wrong:
-        name, _, _ = line.partition(": ")
-        if name.startswith("unknown setting"):
-            for each in _unknown(examined):
-                yield each
-        else:
-            fix = NEW_PLATFORM_KEY if name == variable("platform_key") else f"correct {name}"
-            yield error(line.partition("; ")[0], "the service does not start", fix)
+        for each in _misfit(examined, line):
+            yield each
     if not wrong:
         given = sum(name in examined.environment for name in KNOWN)
         yield ok(f"{given} settings are given, and each is as it must be")
+
+
+def _misfit(examined: Examined, line: str) -> Iterator[DoctorFinding]:
+    name, _, _ = line.partition(": ")
+    if name.startswith("unknown setting"):
+        yield from _unknown(examined)
+    else:
+        fix = NEW_PLATFORM_KEY if name == variable("platform_key") else f"correct {name}"
+        yield error(line.partition("; ")[0], "the service does not start", fix)
 
 
 def _unknown(examined: Examined) -> Iterator[DoctorFinding]:
@@ -143,12 +147,14 @@ async def files(_examined: Examined) -> Findings:
     """Each connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + OTHER_FILES
-    if most != resource.RLIM_INFINITY and most < wanted:
+    if most == resource.RLIM_INFINITY:
+        yield ok("the process may open any number of files")
+    elif most < wanted:
         means = f"fewer than {MAX_CONNECTIONS:,} clients are served at a time"
         fix = f"LimitNOFILE={wanted} in the unit, `ulimit -Hn {wanted}` in a shell, or the container's ulimits"
         yield warning(f"the process may open {most:,} files, and wants {wanted:,}", means, fix)
     else:
-        yield ok(f"the process may open {'any number of' if most == resource.RLIM_INFINITY else f'{most:,}'} files")
+        yield ok(f"the process may open {most:,} files")
 
 
 async def folder(examined: Examined) -> Findings:

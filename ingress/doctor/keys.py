@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from uuid import UUID
 
 from ..audit.verification import VERIFY_EVERY_S
 from ..encryption.rotation import Made, look
@@ -52,15 +53,23 @@ async def secrets(examined: Examined) -> Findings:
 
 
 def _unopened(made: Made, known: list[str]) -> list[DoctorFinding]:
-    """By the reason, with the rows that it is so of."""
+    """One a reason."""
+    fix, rows = _opening(sorted(made.key_ids - set(known))), _rows_by_reason(made).items()
+    return [error(f"{len(of):,} do not open, {reason}: {listed(of, SHOWN)}", MEANS, fix) for reason, of in rows]
+
+
+def _rows_by_reason(made: Made) -> dict[str, list[str]]:
     rows = defaultdict[str, list[str]](list)
     for column, key, reason in made.unopened:
         rows[reason].append(f"{column} of {'/'.join(map(str, key))}")
-    missing = sorted(made.key_ids - set(known))
-    fix = ANEW
-    if missing:
-        fix = f"put the key {listed(missing)} back at the end of INGRESS_ENCRYPTION_KEYS; where it is lost, {ANEW}"
-    return [error(f"{len(of):,} do not open, {reason}: {listed(of, SHOWN)}", MEANS, fix) for reason, of in rows.items()]
+    return rows
+
+
+def _opening(missing: list[str]) -> str:
+    """What makes them open again."""
+    if not missing:
+        return ANEW
+    return f"put the key {listed(missing)} back at the end of INGRESS_ENCRYPTION_KEYS; where it is lost, {ANEW}"
 
 
 async def trails(examined: Examined) -> Findings:
@@ -68,14 +77,18 @@ async def trails(examined: Examined) -> Findings:
     async with examined.role(WORKER) as connection:
         broken, gauges = await audit.broken_trails(connection), await audit.gauges(connection)
     for organization_id, entry in broken.items():
-        fix = f"INGRESS_API_ORG={organization_id} ingress audit verify; docs/switching.md says what to do then"
-        means = "somebody who can write to the database has changed it; what it says cannot be relied on"
-        yield error(f"the audit trail of {organization_id} is broken at entry {entry}", means, fix)
+        yield _broken(organization_id, entry)
     if gauges.overdue_s > VERIFY_EVERY_S:
         found = f"a trail should have been verified {gauges.overdue_s / 3600:.0f} hours ago"
         yield warning(found, "a change goes unnoticed", "start a process; where one runs, look in its log for `audit`")
     elif not broken:
         yield ok("every audit trail was intact when it was last verified, within the last two hours")
+
+
+def _broken(organization_id: UUID, entry: int) -> DoctorFinding:
+    fix = f"INGRESS_API_ORG={organization_id} ingress audit verify; docs/switching.md says what to do then"
+    means = "somebody who can write to the database has changed it; what it says cannot be relied on"
+    return error(f"the audit trail of {organization_id} is broken at entry {entry}", means, fix)
 
 
 CHECKS = (

@@ -6,7 +6,7 @@ import ssl
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from providers import Registry
+from providers import Registry, WhatsAppProvider
 from providers.description import config_fields
 
 from ..accounts.fields import is_url
@@ -65,11 +65,15 @@ def hosts_of(registry: Registry) -> list[tuple[str, int]]:
     found = set()
     for entry in registry.entries():
         if entry.info is not None:
-            defaults = [field.default for field in config_fields(registry.get(entry.name))]
-            urls = [urlsplit(value) for value in defaults if isinstance(value, str) and is_url(value)]
-            found |= {(url.hostname, url.port or 443) for url in urls if url.hostname and url.scheme == "https"}
+            found |= _default_hosts(registry.get(entry.name))
             found |= {(host, 443) for host in entry.info.hosts if not host.startswith(".")}
     return sorted(found)
+
+
+def _default_hosts(provider: type[WhatsAppProvider]) -> set[tuple[str, int]]:
+    defaults = [field.default for field in config_fields(provider)]
+    urls = [urlsplit(value) for value in defaults if isinstance(value, str) and is_url(value)]
+    return {(url.hostname, url.port or 443) for url in urls if url.hostname and url.scheme == "https"}
 
 
 async def _failure(examined: Examined, host: str, port: int) -> str | None:

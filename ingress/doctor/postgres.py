@@ -41,26 +41,29 @@ async def reachable(examined: Examined) -> Findings:
         return
     try:
         async with examined.login() as connection:
-            for each in _server(connection, place(url), await server.way(connection), is_local(url)):
-                yield each
+            yield _server(connection, place(url), await server.way(connection), is_local(url))
     except NOT_CONNECTED as failure:
         means = "nothing is received, sent or delivered: the service does not start"
         fix = 'check host, port, login, password and database of DATABASE_URL, and that it runs: psql "$DATABASE_URL"'
         yield error(f"{place(url)} does not let us in: {words(failure)}", means, fix)
 
 
-def _server(connection: asyncpg.Connection, where: str, way: server.ServerWay, local: bool) -> Iterator[DoctorFinding]:
+def _server(connection: asyncpg.Connection, where: str, way: server.ServerWay, local: bool) -> DoctorFinding:
     version = connection.get_server_version()
+    release = f"PostgreSQL {version.major}.{version.minor}"
     if version.major < OLDEST_MAJOR:
         fix = f"upgrade the server to PostgreSQL {OLDEST_MAJOR} or newer: pg_upgrade, or pg_dump and pg_restore"
-        yield error(f"it is PostgreSQL {version.major}.{version.minor}", "`ingress migrate` refuses it", fix)
-    elif way.is_standby or way.is_read_only:
-        kind = "a standby" if way.is_standby else "read-only (default_transaction_read_only)"
-        fix = "have DATABASE_URL lead to the primary, as with ?target_session_attrs=read-write and all hosts"
-        yield error(f"the database is {kind}", "nothing can be stored", fix)
-    else:
-        secured = "" if local else f", {way.tls}"
-        yield ok(f"PostgreSQL {version.major}.{version.minor} answers at {where}{secured}")
+        return error(f"it is {release}", "`ingress migrate` refuses it", fix)
+    if way.is_standby or way.is_read_only:
+        return _stores_nothing(way)
+    secured = "" if local else f", {way.tls}"
+    return ok(f"{release} answers at {where}{secured}")
+
+
+def _stores_nothing(way: server.ServerWay) -> DoctorFinding:
+    kind = "a standby" if way.is_standby else "read-only (default_transaction_read_only)"
+    fix = "have DATABASE_URL lead to the primary, as with ?target_session_attrs=read-write and all hosts"
+    return error(f"the database is {kind}", "nothing can be stored", fix)
 
 
 async def pooler(examined: Examined) -> Findings:
@@ -85,14 +88,23 @@ async def durability(examined: Examined) -> Findings:
         found = await server.settings(connection, DURABILITY)
     off = [name for name in OFF_IS_LOSS if found[name] == "off"]
     for name in off:
-        fix = f"as a superuser: psql -c 'alter system set {name} = on' -c 'select pg_reload_conf()'; then show {name}"
-        yield error(f"{name} is off", "a crash of the machine loses or damages what was confirmed", fix)
+        yield _loses(name)
     if found["wal_level"] == "minimal":
         means = "no standby and no backup to a point in time can be made"
         yield warning("wal_level is minimal", means, "psql -c 'alter system set wal_level = replica', then restart it")
     if not off:
         yield ok("fsync and full_page_writes are on, and the service's own transactions set synchronous_commit")
         yield ok(_standbys(found))
+
+
+def _loses(name: str) -> DoctorFinding:
+    means = "a crash of the machine loses or damages what was confirmed"
+    return error(f"{name} is off", means, f"{_switch_on(name)}; then show {name}")
+
+
+def _switch_on(*names: str) -> str:
+    on = " ".join(f"-c 'alter system set {name} = on'" for name in names)
+    return f"as a superuser: psql {on} -c 'select pg_reload_conf()'"
 
 
 def _standbys(found: dict[str, str]) -> str:
@@ -107,28 +119,38 @@ async def connections(examined: Examined) -> Findings:
     most = examined.database.most_direct_connections
     async with examined.login() as connection:
         asked, available = await logins.count_connections(connection, PROCESSES_LOCK)
+    yield _room(asked, available, most)
+
+
+def _room(asked: int, available: int, most: int) -> DoctorFinding:
+    """*most*: what one more process may ask for."""
     wanted, who = (asked, "the processes that run") if asked else (most, "one process")
     found = f"{who} may open {wanted} connections, and the server has {available} for them"
     means = "at a rush some are refused, and what they were for waits"
     if wanted <= available:
         means = "there is no room for one process more, as there is while one replaces another"
     fix = "lower INGRESS_DATABASE_CONNECTIONS, run fewer processes, put PgBouncer in between, or raise max_connections"
-    yield judged(found, means, fix, is_wrong=wanted + most > available, is_bad=wanted > available)
+    return judged(found, means, fix, is_wrong=wanted + most > available, is_bad=wanted > available)
 
 
 async def clock(examined: Examined) -> Findings:
     """Ours against the server's, by the middle of the way there and back."""
     async with examined.login() as connection:
-        await server.now(connection)  # prepared by then
-        began = monotonic()
-        theirs = await server.now(connection)
-        took_s = monotonic() - began
-    skew_s = (utc() - theirs).total_seconds() - took_s / 2
+        skew_s, took_s = await _skew(connection)
     ahead = "ahead of" if skew_s > 0 else "behind"
     found = f"this machine's clock is {abs(skew_s):.3f} s {ahead} the database's, asked in {took_s * 1000:.1f} ms"
     means = "ids, deadlines of sends and ages of webhooks are wrong by that; webhooks may seem stale"
     fix = "have both machines follow NTP: timedatectl set-ntp true, chronyc tracking"
     yield judged(found, means, fix, is_wrong=abs(skew_s) > SKEW_S, is_bad=abs(skew_s) > SKEW_TOO_LARGE_S)
+
+
+async def _skew(connection: asyncpg.Connection) -> tuple[float, float]:
+    """How far ours is ahead, and how long the answer took."""
+    await server.now(connection)  # prepared by then
+    began = monotonic()
+    theirs = await server.now(connection)
+    took_s = monotonic() - began
+    return (utc() - theirs).total_seconds() - took_s / 2, took_s
 
 
 def utc() -> datetime:
@@ -141,12 +163,8 @@ async def transactions(examined: Examined) -> Findings:
         found = await server.open_transactions(connection)
         slots = await server.idle_slots(connection)
     long = [each for each in found if _is_long(each)]
-    for each in long:
-        yield _long(each)
-    for name, kept in slots.items():
-        if kept > SLOT_BYTES:
-            fix = f"start its reader, or: psql -c \"select pg_drop_replication_slot('{name}')\""
-            yield warning(f"nobody reads the slot {name}, which keeps {size(kept)} of the log", "the disk fills", fix)
+    for finding in (*map(_long, long), *_unread(slots)):
+        yield finding
     if not long:
         yield ok(f"{len(found)} other transactions are open, none for longer than {LONG_S:.0f} s")
 
@@ -173,6 +191,13 @@ def _long(each: OpenTransaction) -> DoctorFinding:
     return error(found, means, fix) if too_long else warning(found, means, fix)
 
 
+def _unread(slots: dict[str, int]) -> Iterator[DoctorFinding]:
+    for name, kept in slots.items():
+        if kept > SLOT_BYTES:
+            fix = f"start its reader, or: psql -c \"select pg_drop_replication_slot('{name}')\""
+            yield warning(f"nobody reads the slot {name}, which keeps {size(kept)} of the log", "the disk fills", fix)
+
+
 async def vacuum(examined: Examined) -> Findings:
     """Without it tables grow, and in the end the server takes no more writes."""
     async with examined.login() as connection:
@@ -187,9 +212,7 @@ async def vacuum(examined: Examined) -> Findings:
 def _off(found: VacuumState) -> Iterator[DoctorFinding]:
     means = "dead rows stay: tables grow, and reads get slower"
     if not found.is_on:
-        on = " ".join(f"-c 'alter system set {name} = on'" for name in ("autovacuum", "track_counts"))
-        fix = f"as a superuser: psql {on} -c 'select pg_reload_conf()'"
-        yield error("autovacuum, or track_counts, is off", means, fix)
+        yield error("autovacuum, or track_counts, is off", means, _switch_on("autovacuum", "track_counts"))
     if found.without:
         fix = f"psql -c 'alter table {found.without[0]} reset (autovacuum_enabled)', and so each of them"
         yield warning(f"autovacuum leaves out {listed(found.without)}", means, fix)

@@ -9,7 +9,7 @@ from ..storage.connections import ROLES, WORKER
 from ..storage.database import NO_ROLES, SCHEMA_VERSION, SchemaError, WrongRole, require_version
 from ..storage.statements import upgrades
 from ..storage.upgrades import unapplied
-from .findings import DoctorCheck, Examined, Findings, error, ok, warning
+from .findings import DoctorCheck, DoctorFinding, Examined, Findings, error, ok, warning
 
 MIGRATE = "DATABASE_OWNER_URL=postgresql://the_owner... ingress migrate"
 
@@ -52,12 +52,16 @@ async def version(examined: Examined) -> Findings:
         missing = [migration.name for migration in await unapplied(connection)]
         older = await upgrades.older_processes(connection, SCHEMA_VERSION)
     if missing:
-        waiting = f"; processes of {', '.join(older)} are connected" if older else ""
-        means = "the upgrade is not complete; both releases can serve until it is"
-        fix = f"when no process of the former release runs: {MIGRATE} --post"
-        yield warning(f"not applied: {', '.join(missing)}{waiting}", means, fix)
+        yield _incomplete(missing, older)
     else:
         yield ok(f"the schema has version {found}, and all migrations are applied")
+
+
+def _incomplete(missing: list[str], older: dict[str, int]) -> DoctorFinding:
+    waiting = f"; processes of {', '.join(older)} are connected" if older else ""
+    means = "the upgrade is not complete; both releases can serve until it is"
+    fix = f"when no process of the former release runs: {MIGRATE} --post"
+    return warning(f"not applied: {', '.join(missing)}{waiting}", means, fix)
 
 
 async def ahead(examined: Examined) -> Findings:
