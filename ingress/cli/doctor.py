@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from textwrap import wrap
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ from providers import Registry
 
 from .. import __version__
 from ..doctor.examination import CheckResult, examine, worst
-from ..doctor.findings import WORST, Examined
+from ..doctor.findings import WORST, DoctorFinding, Examined
 from ..envelope import timestamp
 from ..settings import read
 
@@ -70,7 +70,16 @@ async def _shown(examined: Examined, options: argparse.Namespace) -> int:
 
 def status_of(results: Sequence[CheckResult]) -> int:
     """Of the worst finding: 0 ok, 1 a warning, 2 an error."""
-    return WORST.index(worst([finding for result in results for finding in result.findings or []]))
+    return WORST.index(worst([finding for _, finding in _findings(results)]))
+
+
+def _findings(results: Iterable[CheckResult]) -> list[tuple[str, DoctorFinding]]:
+    """Each beside the name of its check."""
+    return [(result.name, finding) for result in results for finding in result.findings or []]
+
+
+def _left_out(results: Iterable[CheckResult]) -> list[str]:
+    return [result.name for result in results if result.findings is None]
 
 
 def report(results: Sequence[CheckResult]) -> dict[str, Any]:
@@ -81,25 +90,24 @@ def report(results: Sequence[CheckResult]) -> dict[str, Any]:
         "at": timestamp(datetime.now(UTC)),
         "status": WORST[status_of(results)],
         "findings": [
-            {"check": result.name, **{name: value or None for name, value in finding._asdict().items()}}
-            for result in results
-            for finding in result.findings or []
+            {"check": check, **{name: value or None for name, value in finding._asdict().items()}}
+            for check, finding in _findings(results)
         ],
-        "left_out": [result.name for result in results if result.findings is None],
+        "left_out": _left_out(results),
         "seconds": {result.name: result.seconds for result in results if result.findings is not None},
     }
 
 
 def lines(results: Sequence[CheckResult], *, quiet: bool = False) -> Iterator[str]:
     """For people: a line a finding, below it what it means and what to do."""
-    findings = [(result.name, finding) for result in results for finding in result.findings or []]
+    findings = _findings(results)
     for name, finding in findings:
         if not (quiet and finding.severity == "ok"):
             yield from _paragraph(f"{finding.severity:8}", f"{name}: {finding.found}")
             yield from _paragraph(f"{'':8}means: ", finding.means)
             if finding.fix:
                 yield f"{'':8}fix:   {finding.fix}"  # in one line, to be copied
-    if left_out := [result.name for result in results if result.findings is None]:
+    if left_out := _left_out(results):
         yield from _paragraph("left out ", f"{', '.join(left_out)}: what they need failed")
     counts = Counter(finding.severity for _, finding in findings)
     yield ""

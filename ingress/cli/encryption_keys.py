@@ -49,11 +49,13 @@ async def _run(settings: Settings, *, rotate: bool) -> tuple[list[str], int]:
     async with Database(settings.database_url, settings.database_connections, settings.database_direct_url) as database:
         await database.check()
         await remember_retired(database, vault)
-        if rotate:
-            return await _rotated(database, vault)
-        made = await rotation.look(database)
-        missing = made.key_ids - set(vault.key_ids)
-        return await _overview(database, vault, made), int(bool(missing))
+        return await (_rotated if rotate else _looked)(database, vault)
+
+
+async def _looked(database: Database, vault: Vault) -> tuple[list[str], int]:
+    made = await rotation.look(database)
+    missing = made.key_ids - set(vault.key_ids)
+    return await _overview(database, vault, made), int(bool(missing))
 
 
 async def _overview(database: Database, vault: Vault, made: Made) -> list[str]:

@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from providers import Registry, UnknownProvider
+from providers import Registry, RegistryEntry, UnknownProvider
 
 from .. import __version__, log
 from ..doctor.environment import unfit_to_serve
@@ -56,14 +56,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     sandbox = "serve with the sandbox on: everything on this machine, nothing to set up"
     commands.add_parser("run", help=sandbox).set_defaults(processes=1)
-    serving = commands.add_parser("serve", help="serve")
-    serving.add_argument(
-        "--processes",
-        type=_processes,
-        default=1,
-        metavar="N",
-        help="how many processes serve, below one that looks after them; auto: as many as there are cores",
-    )
+    _add_serve(commands)
     _add_migrate(commands)
     retention.add_command(commands)
     doctor.add_command(commands)
@@ -74,6 +67,17 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("generate-key", help="print a new entry for INGRESS_ENCRYPTION_KEYS")
     _add_demo(commands)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    serving = commands.add_parser("serve", help="serve")
+    serving.add_argument(
+        "--processes",
+        type=_processes,
+        default=1,
+        metavar="N",
+        help="how many processes serve, below one that looks after them; auto: as many as there are cores",
+    )
 
 
 def _processes(text: str) -> int:
@@ -125,9 +129,12 @@ def main() -> None:
             sys.exit(remote.run(options))
         if options.command == "doctor":  # which says of wrong settings what it says of everything
             doctor.run(os.environ, options)
-        unless_set = UNLIMITED if options.command == "run" else {}
-        settings = load({**unless_set, **os.environ}, CHECKS.get(options.command, lambda _: ()))
-        sys.exit(COMMANDS[options.command](settings, options))
+        sys.exit(COMMANDS[options.command](_settings_of(options.command), options))
+
+
+def _settings_of(command: str) -> Settings:
+    unless_set = UNLIMITED if command == "run" else {}
+    return load({**unless_set, **os.environ}, CHECKS.get(command, lambda _: ()))
 
 
 @contextlib.contextmanager
@@ -183,16 +190,20 @@ def _run(settings: Settings, options: argparse.Namespace) -> int | None:
 
 def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     """As the owner, who gives the login of the service what it needs, where there is one."""
-    login, service_url = options.login, ""
-    if settings.database_owner_url:
-        service_url = settings.database_url
-        login = login or _login_to_serve(service_url)
+    login, service_url = _who_serves(settings, options.login)
     post = Post.REQUIRED if options.post else Post.NEVER
     with _stores(_as_owner(settings)) as stored:
         found = asyncio.run(
             migrate(stored.database_url, login, service_url, post=post, report=show, is_restored=options.restored)
         )
     sys.stdout.write(summary(found))
+
+
+def _who_serves(settings: Settings, login: str | None) -> tuple[str | None, str]:
+    """The login, and the address, of the service; *login*: the one that the operator names."""
+    if not settings.database_owner_url:
+        return login, ""
+    return login or _login_to_serve(settings.database_url), settings.database_url
 
 
 def _as_owner(settings: Settings) -> Settings:
@@ -318,10 +329,13 @@ def _providers(settings: Settings, options: argparse.Namespace) -> int:
     if options.matrix:
         sys.stdout.write(f"{matrix(registry)}\n{limits_matrix(registry)}")
     else:
-        for entry in registry.entries():
-            about = entry.info.display_name if entry.info else entry.reason or ""
-            sys.stdout.write(f"{entry.name:24} {entry.state:12} {entry.origin:40} {about}\n")
+        sys.stdout.writelines(map(_line_of, registry.entries()))
     return 0
+
+
+def _line_of(entry: RegistryEntry) -> str:
+    about = entry.info.display_name if entry.info else entry.reason or ""
+    return f"{entry.name:24} {entry.state:12} {entry.origin:40} {about}\n"
 
 
 def _check_provider(registry: Registry, name: str, samples: Path | None) -> int:

@@ -63,13 +63,18 @@ def erase(client: Client, options: argparse.Namespace) -> tuple[Any, Iterable[st
     whom = contact_id(client, options.contact)
     if not options.yes and input(QUESTION) != "erase":
         raise Failed("nothing was deleted")
-    erasure = client.call("POST", f"/contacts/{whom}/erasure")
+    erasure = _done(client, client.call("POST", f"/contacts/{whom}/erasure"))
+    return erasure, [f"Nothing is left of them: {erasure['deleted']} rows are deleted (erasure {erasure['id']})."], 0
+
+
+def _done(client: Client, erasure: Row) -> Row:
+    """The *erasure* once nothing is left to delete; how far it is, until then."""
     while erasure["state"] != "done":
         progress(_how_far(erasure))
         time.sleep(POLL_S)
         erasure = client.call("GET", f"/erasures/{erasure['id']}")
     progress("")
-    return erasure, [f"Nothing is left of them: {erasure['deleted']} rows are deleted (erasure {erasure['id']})."], 0
+    return erasure
 
 
 def _how_far(asked: Row) -> str:

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import textwrap
+from collections.abc import Iterable
 from itertools import pairwise
 
 import msgspec
@@ -28,11 +29,15 @@ def reference() -> str:
     """The whole page, in Markdown."""
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
     groups = (
-        f"\n## {group}\n\n{_HEADING}{''.join(_row(fields[name], text) for name, text in texts.items())}"
-        for group, texts in _texts().items()
+        _group(heading, (_row(fields[name], text) for name, text in texts.items()))
+        for heading, texts in _texts().items()
     )
-    commands = "".join(f"| `{name}` | | | {text} |\n" for name, text in CLIENT_NAMES.items())
-    return f"{HEAD}{''.join(groups)}\n## Commands that speak to a running service\n\n{_HEADING}{commands}"
+    commands = (f"| `{name}` | | | {text} |\n" for name, text in CLIENT_NAMES.items())
+    return f"{HEAD}{''.join(groups)}{_group('Commands that speak to a running service', commands)}"
+
+
+def _group(heading: str, rows: Iterable[str]) -> str:
+    return f"\n## {heading}\n\n{_HEADING}{''.join(rows)}"
 
 
 def _row(field: msgspec.structs.FieldInfo, text: str) -> str:
