@@ -45,11 +45,16 @@ async def look(database: Database, vault: Vault | None = None, report: Progress 
     for kind in EVERYTHING:
         async for rows in _pages(database, kind):
             for row in rows:
-                made.counts[kind.key_of(row.record), str(kind.column)] += 1
-                if vault and (wrong := _wrong(kind, vault, row)):
-                    made.unopened.append((str(kind.column), row.key, wrong))
+                _count(made, kind, vault, row)
             report(seen := seen + len(rows))
     return made
+
+
+def _count(made: Made, kind: Sealed | Signed, vault: Vault | None, row: KeyedRecord) -> None:
+    column = str(kind.column)
+    made.counts[kind.key_of(row.record), column] += 1
+    if vault and (wrong := _wrong(kind, vault, row)):
+        made.unopened.append((column, row.key, wrong))
 
 
 def _wrong(kind: Sealed | Signed, vault: Vault, row: KeyedRecord) -> str | None:
