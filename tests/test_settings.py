@@ -5,7 +5,8 @@ import secrets
 
 import pytest
 
-from ingress.settings import PLAIN_NAMES, Settings, SettingsError, insecure, load, login_of, variable
+from ingress.doctor.environment import insecure
+from ingress.settings import PLAIN_NAMES, Settings, SettingsError, load, login_of, variable
 
 SECRET = "canary-2f6b1f0a-c61e47d8b95a0327"
 

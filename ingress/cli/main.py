@@ -21,11 +21,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from providers import Registry, RegistryEntry, UnknownProvider
 
 from .. import __version__, log
-from ..doctor.environment import unfit_to_serve
+from ..doctor.environment import insecure, unfit_to_serve
 from ..processes.cores import cores
 from ..processes.parent import NoneStarts, Parent
 from ..server import PortTaken, listen, serve
-from ..settings import Settings, SettingsError, insecure, load, login_of, variable
+from ..settings import Settings, SettingsError, load, login_of, variable
 from ..storage.database import Database, SchemaError, StoreUnavailable
 from ..storage.listener import require_room
 from ..storage.migration import migrate, prepare

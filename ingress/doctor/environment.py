@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from ..settings import CLIENT_NAMES, PREFIX, Settings, insecure, unverified, variable
+from ..settings import CLIENT_NAMES, PREFIX, REDIS_CLUSTER, Settings, variable
 from ..storage.vault import Vault, VaultError
 from ..web.connections import MAX_CONNECTIONS, OTHER_FILES
 from .findings import DoctorCheck, DoctorFinding, Examined, Findings, error, ok, warning
@@ -75,6 +75,43 @@ def is_local(url: str) -> bool:
         return host.startswith("/") or host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+_WANTED = {
+    "database_url": "sslmode=verify-full",
+    "database_owner_url": "sslmode=verify-full",
+    "database_direct_url": "sslmode=verify-full",
+    "redis_url": "rediss:// or rediss+cluster://, and no option about certificates or host names that are not verified",
+    "public_url": "https://",
+}
+
+
+def _is_verified(field: str, url: str) -> bool:
+    """Whether what speaks to *url* makes sure who answers."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if field == "public_url":
+        return parts.scheme == "https"
+    if field == "redis_url":
+        unverified = query.keys() & {"ssl_cert_reqs", "ssl_check_hostname"}
+        return parts.scheme.removesuffix(REDIS_CLUSTER) == "rediss" and not unverified
+    # With `require` asyncpg verifies nothing, unless it finds a certificate somewhere.
+    return query.get("sslmode", [""])[-1] in ("verify-full", "verify-ca")
+
+
+def insecure(settings: Settings, *fields: str) -> list[str]:
+    """What is wrong where `require_tls` is set, and the address in one of *fields* does without."""
+    return [
+        f"{variable(field)}: {variable('require_tls')} is set, so it must have {wanted}"
+        for field, wanted in unverified(settings, *(fields if settings.require_tls else ()))
+    ]
+
+
+def unverified(settings: Settings, *fields: str) -> Iterator[tuple[str, str]]:
+    """Those of *fields* whose address is reached without TLS, or unverified, and what it must have."""
+    for field in fields:
+        if not _is_verified(field, getattr(settings, field)):
+            yield field, _WANTED[field]
 
 
 async def tls(examined: Examined) -> Findings:

@@ -25,8 +25,9 @@ from ingress import __version__, metrics
 from ingress.app import OPERATIONS, ROUTES
 from ingress.calls.egress import _DENIED, Egress
 from ingress.console.routing import PREFIX as CONSOLE
+from ingress.doctor.environment import insecure
 from ingress.server import WATCHDOG_S
-from ingress.settings import Settings, insecure, load, variable
+from ingress.settings import Settings, load, variable
 from ingress.web.openapi import walk
 
 from .crds import KINDS

@@ -15,8 +15,9 @@ from redis.asyncio.cluster import RedisCluster
 from ingress.api import events
 from ingress.dev.sandbox import MetaSimulator
 from ingress.doctor import redis
+from ingress.doctor.environment import insecure
 from ingress.doctor.findings import Examined
-from ingress.settings import Settings, SettingsError, insecure, load, redis_nodes
+from ingress.settings import Settings, SettingsError, load, redis_nodes
 from ingress.storage import redis_state
 from ingress.storage.redis_state import Line, RedisState
 from ingress.switching import routes
