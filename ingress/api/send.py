@@ -48,7 +48,6 @@ _KEY = re.compile("[!-~]{1,255}")  # visible ASCII
 MakeProblem: TypeAlias = Callable[[], Problem]
 _Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
-
 # By what a type of media begins with; another one is a document.
 _KINDS: dict[str, type[Image | Video | Audio]] = {"image": Image, "video": Video, "audio": Audio}
 # Of those that are known by a name alone, the ones that every app shows as such: any other is sure as a document only.
@@ -368,17 +367,14 @@ def _pending(message_id: UUID) -> Json[SendResult]:
     return json_response(result, 202, {"location": f"/messages/{message_id}"})
 
 
+_NONE_LEFT = (502, "no_provider_left", "No provider could take the message.")
 # The end of a send as an answer: the class of its last error decides.
 _FAILURES = {
     "Rejected": (422, "rejected", "The provider refused the message for good."),
     "Restricted": (422, "restricted", "The provider is restricting the account; nothing more was tried."),
     "Unsupported": (422, "unsupported", "No provider at hand can express this message."),
-    "AccountBroken": (502, "no_provider_left", "No provider could take the message."),
-    "Throttled": (502, "no_provider_left", "No provider could take the message."),
-    "Unavailable": (502, "no_provider_left", "No provider could take the message."),
+    **dict.fromkeys(("AccountBroken", "Throttled", "Unavailable"), _NONE_LEFT),
 }
-
-
 _UNCERTAIN = "The provider may have taken the message, so it was not sent again. GET /messages/{id} shows its status."
 # Of a message's state, what an answer has by the same name.
 _SAME = sorted({*SendResult.__struct_fields__} & {*SendState.__struct_fields__} - {"status"})
