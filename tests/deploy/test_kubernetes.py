@@ -151,6 +151,21 @@ def test_every_component_is_in_a_build() -> None:
     assert set(re.findall(r"^\| `([a-z-]+)` \|", document, re.MULTILINE)) == there
 
 
+@pytest.mark.parametrize("path", sorted(K8S.rglob("*.yaml")), ids=lambda path: str(path.relative_to(K8S)))
+def test_no_key_stands_twice(path: Path) -> None:
+    """kubectl takes the last one without a word; other readers refuse the file."""
+    for document in yaml.compose_all(path.read_text("utf-8")):
+        nodes = [document]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, yaml.MappingNode):
+                keys = [key.value for key, _ in node.value]
+                assert len(keys) == len(set(keys)), node.start_mark
+                nodes += [value for _, value in node.value]
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+
+
 def test_objects_are_ours_and_small_enough(objects: list[Object]) -> None:
     for item in objects:
         name, namespace = item["metadata"]["name"], item["metadata"].get("namespace")
