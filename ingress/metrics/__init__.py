@@ -203,7 +203,7 @@ for _reason in (*ROLLBACKS, OTHER):
     switch_rollbacks.labels(_reason)
 
 # -- plug-ins
-plugins = _gauge("whatsapp_ingress_plugins", "Providers that are installed, by what became of them", "state")
+plugins = _gauge("whatsapp_ingress_plugins", "Providers that are installed, by whether they can be used", "state")
 plugin_discovery_seconds = _histogram(
     "whatsapp_ingress_plugin_discovery_seconds",
     "Looking for plug-ins that came or went, and what was found",
