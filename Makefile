@@ -74,9 +74,9 @@ catalogues: $(STAMP)
 	@$(BIN)/pybabel -q update -D console -i build/console.pot -d ingress/console/locale --no-fuzzy-matching --no-wrap \
 		--ignore-obsolete
 	@$(BIN)/pybabel -q compile -D console -d ingress/console/locale
-# The rules of Prometheus as a PrometheusRule; RUNBOOKS is what the addresses of runbooks begin with.
+# The rules of Prometheus as a PrometheusRule. DOCS is where the folder docs is read: alerts and dashboards link there.
 manifests: $(STAMP)
-	@RUNBOOKS="$(RUNBOOKS)" $(BIN)/python -m tests.deploy.manifests
+	@DOCS="$(DOCS)" $(BIN)/python -m tests.deploy.manifests
 # The console's main screens, for docs/screenshots: needs Chromium.
 screenshots: $(STAMP)
 	@$(BIN)/python -m tests.console.screenshots

@@ -1,9 +1,10 @@
 """`make manifests`: the rules of Prometheus as the PrometheusRule that its operator reads.
 
-RUNBOOKS is what addresses of runbooks begin with, as in `make manifests RUNBOOKS=https://git.example.com/ingress/blob/main/`:
-in the rules they are paths in this repository.
+DOCS is where people read the folder `docs`, as in `make manifests DOCS=https://git.example.com/ingress/blob/main/docs`:
+alerts and dashboards link to it.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 MONITORING = Path(__file__).parents[2] / "k8s" / "components" / "monitoring"
 RULES = sorted((MONITORING / "rules").glob("*.yaml"))
 WRITTEN = MONITORING / "prometheus-rule.yaml"
+DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -34,11 +36,12 @@ def groups() -> list[Any]:
     return [group for path in RULES for group in yaml.safe_load(path.read_text("utf-8"))["groups"]]
 
 
-def prometheus_rule(runbooks: str) -> str:
-    """All groups as one object, with addresses of runbooks that begin with *runbooks*."""
+def prometheus_rule(docs: str) -> str:
+    """All groups as one object, with runbooks below *docs*."""
     found = groups()
     for rule in (rule for group in found for rule in group["rules"] if "alert" in rule):
-        rule["annotations"] = {**rule["annotations"], "runbook_url": runbooks + rule["annotations"]["runbook_url"]}
+        page = rule["annotations"]["runbook_url"].removeprefix("docs")
+        rule["annotations"] = {**rule["annotations"], "runbook_url": docs + page}
     written = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -49,5 +52,14 @@ def prometheus_rule(runbooks: str) -> str:
     return head + yaml.dump(written, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
 
 
+def dashboard(text: str, docs: str) -> str:
+    """The same with links below *docs*."""
+    variables = {each["name"]: each for each in json.loads(text)["templating"]["list"]}
+    return text.replace(variables["docs"]["query"], docs)
+
+
 if __name__ == "__main__":
-    WRITTEN.write_text(prometheus_rule(os.environ.get("RUNBOOKS", "")), "utf-8")
+    docs = os.environ.get("DOCS", "").rstrip("/")
+    WRITTEN.write_text(prometheus_rule(docs or "docs"), "utf-8")
+    for path in DASHBOARDS if docs else ():
+        path.write_text(dashboard(path.read_text("utf-8"), docs), "utf-8")

@@ -1,5 +1,6 @@
 """Alerts: each fires and clears when it should, asks for what is counted, and has a page that says what to do."""
 
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from ingress.metrics.labels import OTHER, VALUES
 from ingress.settings import Settings
 
 from ..test_documents import commands
-from .manifests import RULES, WRITTEN, groups, prometheus_rule
+from .manifests import DASHBOARDS, RULES, WRITTEN, dashboard, groups, prometheus_rule
 
 PAGES = Path(__file__).parents[2] / "docs" / "runbooks"
 CASES = sorted((Path(__file__).parent / "rules").glob("*.yaml"))
@@ -134,10 +135,22 @@ def test_alerts_say_how_bad_it_is_and_what_to_read() -> None:
 
 
 def test_the_manifest_is_what_the_rules_make() -> None:
-    """With whatever the addresses of runbooks begin with there."""
+    """With the runbooks wherever they are read there."""
     written = WRITTEN.read_text("utf-8")
-    [begin] = set(re.findall(r"runbook_url: (.*)docs/runbooks/", written))
-    assert written == prometheus_rule(begin), "make manifests"
+    [docs] = set(re.findall(r"runbook_url: (.*)/runbooks/", written))
+    assert written == prometheus_rule(docs), "make manifests"
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_alerts_and_dashboards_link_to_where_the_documents_are_read(path: Path) -> None:
+    docs = "https://git.example.com/elsewhere/docs"
+    assert f"runbook_url: {docs}/runbooks/{NAMES[0]}.md\n" in prometheus_rule(docs)
+    before, after = (json.loads(text) for text in (path.read_text("utf-8"), dashboard(path.read_text("utf-8"), docs)))
+    [variable] = [each for each in after["templating"]["list"] if each["name"] == "docs"]
+    assert (variable["query"], variable["current"]) == (docs, {"text": docs, "value": docs})
+    without = [[each for each in board["templating"]["list"] if each["name"] != "docs"] for board in (before, after)]
+    assert without[0] == without[1]
+    assert before["panels"] == after["panels"]
 
 
 # ---------------------------------------------------------------- the pages
