@@ -23,7 +23,8 @@ from ingress.settings import Settings
 from ..test_documents import commands
 from .manifests import DASHBOARDS, RULES, WRITTEN, dashboard, groups, prometheus_rule
 
-PAGES = Path(__file__).parents[2] / "docs" / "runbooks"
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "runbooks"
 CASES = sorted((Path(__file__).parent / "rules").glob("*.yaml"))
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
 # Prometheus' own.
@@ -151,6 +152,17 @@ def test_alerts_and_dashboards_link_to_where_the_documents_are_read(path: Path) 
     without = [[each for each in board["templating"]["list"] if each["name"] != "docs"] for board in (before, after)]
     assert without[0] == without[1]
     assert before["panels"] == after["panels"]
+
+
+def test_the_jobs_that_scrape_are_those_that_alerts_look_at() -> None:
+    """By compose.yaml's Prometheus, and by the ServiceMonitor, which takes the Service's label."""
+    compose = yaml.safe_load((ROOT / "deploy/compose/prometheus.yml").read_text("utf-8"))
+    jobs = {each["job_name"] for each in compose["scrape_configs"]}
+    monitor = yaml.safe_load((ROOT / "k8s/components/monitoring/service-monitor.yaml").read_text("utf-8"))["spec"]
+    jobs.add(monitor["selector"]["matchLabels"][monitor["jobLabel"]])
+    looked_at = {job for rule in ALERTS for job in re.findall(r'job=~"([^"]*)"', rule["expr"])}
+    assert looked_at
+    assert [(job, each) for job in jobs for each in looked_at if not re.fullmatch(each, job)] == []
 
 
 # ---------------------------------------------------------------- the pages
