@@ -28,7 +28,7 @@ def page_of(found: Sequence[Body], names: Sequence[str], query: Mapping[str, str
     if not shown:
         return {"data": []}
     others: dict[str, Any] = {name: query[name] for name in query if name not in ("after", "before")}
-    others["access_token"] = "EAAG"  # noqa: S105
+    others["access_token"] = "EAAG"  # noqa: S105  (a simulator's)
     cursors = {"before": _cursor(start), "after": _cursor(end)}
     paging: Body = {"cursors": cursors}
     if start:
