@@ -278,8 +278,8 @@ create table api_keys (
 -- Which keys are soon over.
 create index on api_keys (expires_at) where revoked_at is null;
 
--- What is left of encryption keys that were let go (ingress/encryption/): what they signed is verified with it, and API keys
--- that they hashed are known again. It opens nothing.
+-- What is left of encryption keys when they are let go (ingress/encryption/), from their first use on: what they signed is
+-- verified with it, and API keys that they hashed are known again. It opens nothing.
 create table retired_keys (
     id         uuid        primary key,
     -- As in INGRESS_ENCRYPTION_KEYS.

@@ -27,7 +27,7 @@ from .calls.egress import Egress
 from .calls.transfers import Transfers
 from .console.routes import ROUTES as CONSOLE
 from .delivery.relay import Relay
-from .encryption.sealed import remember_retired
+from .encryption import sealed
 from .health.counting import count_due
 from .health.gauges import watch_gauges
 from .health.prober import Prober
@@ -119,7 +119,7 @@ class Application:
                     neighbours=self._neighbours,
                 )
             )
-            await remember_retired(database, vault)
+            await sealed.begin(database, vault)
             redis = await stack.enter_async_context(RedisState(settings.redis_url))
             caller = await stack.enter_async_context(Caller(egress))
             transfers = await stack.enter_async_context(Transfers(egress))

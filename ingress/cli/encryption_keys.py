@@ -11,7 +11,6 @@ from ..encryption.rotation import Made
 from ..encryption.sealed import remember_retired
 from ..settings import Settings, SettingsError, variable
 from ..storage.database import Database
-from ..storage.statements import sealed
 from ..storage.statements.sealed import ProcessKeys
 from ..storage.vault import Vault, VaultError, generate_key
 from .tables import bar, table
@@ -48,8 +47,8 @@ async def _run(settings: Settings, *, rotate: bool) -> tuple[list[str], int]:
     vault = vault_of(settings)
     async with Database(settings.database_url, settings.database_connections, settings.database_direct_url) as database:
         await database.check()
-        await remember_retired(database, vault)
-        return await (_rotated if rotate else _looked)(database, vault)
+        kept = await remember_retired(database, vault)
+        return await (_rotated(database, vault, kept) if rotate else _looked(database, vault))
 
 
 async def _looked(database: Database, vault: Vault) -> tuple[list[str], int]:
@@ -69,17 +68,15 @@ async def _overview(database: Database, vault: Vault, made: Made) -> list[str]:
     return [*table(rows, "key", "is", "records", "has", "seals"), "", *table(counted, "key", "of", "records")]
 
 
-async def _rotated(database: Database, vault: Vault) -> tuple[list[str], int]:
-    """What was done, or what is to be done first; the exit status."""
+async def _rotated(database: Database, vault: Vault, used: set[str]) -> tuple[list[str], int]:
+    """What was done, or what is to be done first; the exit status. *used*: keys that have been the newest, ever."""
     newest, *others = vault.key_ids
     made, found = await rotation.look(database), await rotation.processes(database, newest)
     if missing := sorted(made.key_ids - set(vault.key_ids)):
         return list(_missing(made, missing)), 1
     if not others:
         return list(_how_to_begin(newest)), 0
-    async with database.worker() as connection:
-        retired = {key.key_id for key in await sealed.retired(connection)}
-    if new := [key_id for key_id in others if not made.by(key_id) and key_id not in retired]:
+    if new := [key_id for key_id in others if not made.by(key_id) and key_id not in used]:
         return list(_how_to_go_on(new[0], await rotation.processes(database, new[0]))), 1
     if found.seal < found.processes:
         return [_not_everywhere(newest, found)], 1

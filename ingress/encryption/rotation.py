@@ -11,12 +11,11 @@ from time import monotonic
 
 import msgspec
 
-from ..identifiers import new_id
 from ..storage.database import Database
 from ..storage.statements import sealed
 from ..storage.statements.sealed import Key, KeyedRecord, ProcessKeys
 from ..storage.vault import Vault, VaultError
-from .sealed import EVERYTHING, RETIRED, Sealed, Signed
+from .sealed import EVERYTHING, Sealed, Signed, retire
 
 # Through everything: what is left after so many was held, or changed, each time.
 PASSES = 5
@@ -81,8 +80,9 @@ async def renew(database: Database, vault: Vault, report: Progress = lambda _: N
 
     *report* is called with how many were looked at, those that are of the newest included.
     """
+    # Before anything is made anew: then a key may go as soon as that is done.
     for key_id in vault.key_ids[1:]:
-        await _retire(database, vault, key_id)
+        await retire(database, vault, key_id)
     done = 0
     for _ in range(PASSES):
         renewed, left = await _pass(database, vault, report)
@@ -90,14 +90,6 @@ async def renew(database: Database, vault: Vault, report: Progress = lambda _: N
         if not left:
             break
     return done
-
-
-async def _retire(database: Database, vault: Vault, key_id: str) -> None:
-    """Keep what is left of a key before anything is made anew: then it may go as soon as that is done."""
-    id = new_id()
-    derived = vault.seal(vault.derived(key_id), *RETIRED.place((id,)))
-    async with database.worker() as connection:
-        await sealed.retire(connection, id, key_id, derived)
 
 
 async def _pass(database: Database, vault: Vault, report: Progress) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from ..audit.trail import begin_content, checked_content, end_content
-from ..identifiers import PLATFORM_ID
+from ..identifiers import PLATFORM_ID, new_id
 from ..storage.database import Database, StoreUnavailable
 from ..storage.statements import sealed
 from ..storage.statements.sealed import Key, KeyedColumn, KeyedRecord
@@ -97,18 +97,43 @@ EVERYTHING: tuple[Sealed | Signed, ...] = (
 )
 
 
-@retry(
+patiently = retry(
     retry=retry_if_exception_type(StoreUnavailable), stop=stop_after_delay(WAIT_S), wait=wait_fixed(0.5), reraise=True
 )
-async def remember_retired(database: Database, vault: Vault) -> None:
-    """Have *vault* know again what was made with keys that were let go. Raises `StoreUnavailable`, after a minute.
+
+
+async def begin(database: Database, vault: Vault) -> None:
+    """Before *vault* seals anything: have what is left of its newest key kept, and know those that were let go.
+
+    From then on something is of that key until it is rotated, whatever else is changed: `ingress keys rotate` tells it
+    from one that nobody has used. Raises `StoreUnavailable`, after a minute.
+    """
+    newest = vault.key_ids[0]
+    if newest not in await remember_retired(database, vault):
+        await retire(database, vault, newest)
+
+
+@patiently
+async def remember_retired(database: Database, vault: Vault) -> set[str]:
+    """Have *vault* know again what was made with keys that were let go; the ids of all that are kept.
 
     A process that served without it would refuse API keys that are good. One that does not open is left out, for
-    `ingress keys rotate` to name.
+    `ingress keys rotate` to name. Raises `StoreUnavailable`, after a minute.
     """
     async with database.worker() as connection:
-        for key in await sealed.retired(connection):
-            try:
-                vault.remember(key.key_id, vault.open(key.derived, *RETIRED.place((key.id,))))
-            except VaultError:
-                continue
+        kept = await sealed.retired(connection)
+    for key in kept:
+        try:
+            vault.remember(key.key_id, vault.open(key.derived, *RETIRED.place((key.id,))))
+        except VaultError:
+            continue
+    return {key.key_id for key in kept}
+
+
+@patiently
+async def retire(database: Database, vault: Vault, key_id: str) -> None:
+    """Keep what is left of a key, unless it is kept already. Raises `StoreUnavailable`, after a minute."""
+    id = new_id()
+    derived = vault.seal(vault.derived(key_id), *RETIRED.place((id,)))
+    async with database.worker() as connection:
+        await sealed.retire(connection, id, key_id, derived)
