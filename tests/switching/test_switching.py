@@ -634,9 +634,10 @@ async def test_a_rollback_to_what_does_not_work(two: Organization, gateway: Gate
 async def test_calls_that_began_before_end_where_they_began(two: Organization, gateway: Gateway) -> None:
     """They are counted at the flip and until the last one; nothing is sent again, nothing lost."""
     counted = "whatsapp_ingress_provider_switch_in_flight_sum"
-    drained = 'whatsapp_ingress_provider_switch_phase_seconds_count{phase="drain"}'
+    # Of seconds: a process that has nothing under way adds none.
+    drained = 'whatsapp_ingress_provider_switch_phase_seconds_sum{phase="drain"}'
     before = await metric(gateway, counted), await metric(gateway, drained)
-    await gateway.meta.set_default(two.numbers[0], Slow(seconds=0.6))
+    await gateway.meta.set_default(two.numbers[0], Slow(seconds=1))
     people = [{"to": f"+551198765432{place}", "body": "Hello"} for place in range(3)]  # to one they would go in order
     sends = [asyncio.create_task(two.send(message)) for message in people]
     number_id = two.numbers[0].phone_number_id
@@ -649,7 +650,7 @@ async def test_calls_that_began_before_end_where_they_began(two: Organization, g
     answers = [await send for send in sends]
     await gateway.meta.clear_faults(two.numbers[0])
     assert {(answer.status, answer.json["config_id"]) for answer in answers} == {(200, two.configs[0]["config_id"])}
-    assert await metric(gateway, drained) == before[1] + 1
+    assert await metric(gateway, drained) > before[1]
 
 
 async def test_a_repetition_after_a_switch_goes_the_new_way(

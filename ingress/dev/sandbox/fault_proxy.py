@@ -135,6 +135,8 @@ class FaultProxy(Startable):
                     continue
                 left = self.cut_after.get(way, len(chunk) + connection.bytes[way]) - connection.bytes[way]
                 passed = min(len(chunk), max(left, 0))
+                if sink.is_closing():
+                    raise ConnectionResetError
                 sink.write(self.change(way, chunk)[:passed])
                 await sink.drain()
                 connection.bytes[way] += passed
