@@ -50,7 +50,8 @@ async def reachable(examined: Examined) -> Findings:
 
 def _server(connection: asyncpg.Connection, where: str, way: server.ServerWay, local: bool) -> DoctorFinding:
     version = connection.get_server_version()
-    release = f"PostgreSQL {version.major}.{version.minor}"
+    # What follows the point is asyncpg's `micro` since PostgreSQL 10; `minor` is 0.
+    release = f"PostgreSQL {version.major}.{version.micro}"
     if version.major < OLDEST_MAJOR:
         fix = f"upgrade the server to PostgreSQL {OLDEST_MAJOR} or newer: pg_upgrade, or pg_dump and pg_restore"
         return error(f"it is {release}", "`ingress migrate` refuses it", fix)

@@ -435,6 +435,14 @@ def test_numbers_of_transactions_that_come_to_an_end_are_found(age: int, severit
         assert [finding.severity for finding in postgres.ageing(state)] == [severity] * (severity is not None)
 
 
+async def test_the_release_of_postgresql_is_the_one_that_runs(set_up: SetUp, careless: str) -> None:
+    connection = await asyncpg.connect(careless)
+    release = (await connection.fetchval("show server_version")).split()[0]
+    await connection.close()
+    *_, result = await set_up.findings("postgres.reachable", DATABASE_URL=careless)
+    assert [finding.found.split(" answers")[0] for finding in result.findings or []] == [f"PostgreSQL {release}"]
+
+
 async def test_without_an_account_the_public_address_is_known_by_its_answer(set_up: SetUp, careless: str) -> None:
     [result] = await set_up.findings("public.answers", DATABASE_URL=careless)
     [finding] = result.findings or []
