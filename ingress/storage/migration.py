@@ -162,7 +162,7 @@ async def _migrate(connection: asyncpg.Connection, login: str | None, is_restore
         await connection.execute(
             "update event_clock set base = base + ($1::bigint << 16), heedless = null", LOST_TRANSACTIONS
         )
-    await partitions.keep_ahead(connection)
+    await partitions.keep_ahead(connection, has_leapt=is_restored)
     return is_new
 
 

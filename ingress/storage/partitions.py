@@ -69,14 +69,18 @@ SMALLEST_BLOCK, LARGEST_BLOCK = 2**23 << 16, 2**36 << 16
 BLOCKS_AHEAD = 2
 
 
-async def keep_ahead(connection: asyncpg.Connection, now: datetime | None = None) -> None:
-    """Make the partitions that are needed soon, and note where the stream is (worker)."""
+async def keep_ahead(connection: asyncpg.Connection, now: datetime | None = None, *, has_leapt: bool = False) -> None:
+    """Make the partitions that are needed soon, and note where the stream is (worker).
+
+    *has_leapt*: the clock was just set ahead, so that there are none where it is now is nobody's neglect.
+    """
     async with connection.transaction():
         await statements.wait_for_turn(connection, _LOCK)
         existing = await statements.all_of(connection)
         here, now = await statements.here(connection), now or datetime.now(UTC)
         block = await _block(connection, StreamMark(here, now))
-        _watch(existing, StreamMark(here, now), block)
+        if not has_leapt:
+            _watch(existing, StreamMark(here, now), block)
         missing = [*_missing_by_time(existing, now), *_missing_by_sequence(existing, here, block)]
         for each in missing:
             await statements.make(connection, *each)

@@ -115,6 +115,16 @@ async def test_a_minute_without_news_makes_nothing(worker: asyncpg.Connection) -
     assert await statements.all_of(worker) == before
 
 
+async def test_a_restore_alarms_nobody(
+    worker: asyncpg.Connection, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It sets the clock ahead of every partition, and makes those that are needed then."""
+    await keep_ahead(worker)
+    await migrate(database_url, is_restored=True)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert min((await partitions.reach(worker)).values()) > datetime.now(UTC) + DAY
+
+
 async def test_what_is_made_is_one_line_of_the_log(
     worker: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
