@@ -22,12 +22,11 @@ from . import (
     pairing,
     providers,
     quarantine,
-    retention,
     send,
     status,
     switching,
 )
-from .history import inbound_messages, messages, timelines
+from .history import inbound_messages, messages, retention, timelines
 from .people import contacts, erasure
 
 

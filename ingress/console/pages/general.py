@@ -5,10 +5,11 @@ from types import MappingProxyType
 
 from starlette.responses import Response
 
-from ...api import callback, retention
+from ...api import callback
 from ...api.callback import CallbackSet, CallbackShown, CallbackTested, DeliveriesQuery, ParkedCounted
+from ...api.history import retention
+from ...api.history.retention import NewRetention
 from ...api.organizations import NewOrganization, rename, show_organization
-from ...api.retention import NewRetention
 from ...storage.statements.parked import ParkedFilter
 from ...storage.statements.reports.callback_history import ParkedGroup
 from ...web.bodies import Number, RequestQuery

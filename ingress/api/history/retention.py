@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from ..retention.periods import Periods
-from ..settings import Days
-from ..storage.statements import organizations
-from ..storage.statements.lifetime import retention
-from ..storage.statements.lifetime.retention import OwnPeriods
-from ..web.bodies import RequestBody, Shown, invalid
-from . import AnyRequest, ApiRequest
-from .audit import note
+from ...retention.periods import Periods
+from ...settings import Days
+from ...storage.statements import organizations
+from ...storage.statements.lifetime import retention
+from ...storage.statements.lifetime.retention import OwnPeriods
+from ...web.bodies import RequestBody, Shown, invalid
+from .. import AnyRequest, ApiRequest
+from ..audit import note
 
 
 class NewRetention(RequestBody, frozen=True, kw_only=True):

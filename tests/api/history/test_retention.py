@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..gateway import Gateway, Organization
+from ...gateway import Gateway, Organization
 
 SERVICE = {"bodies": 30, "events": 90, "statuses": 180, "keys": 30, "audit": 1826}
 
