@@ -90,7 +90,7 @@ class Canary(WhatsAppProvider, frozen=True, kw_only=True):
 
     def validate_config(self, callback_url: str | None = None) -> ChecksFlow[list[Check]]:
         yield from ()
-        return [Check.ok("signing_secret")]
+        return [Check.ok("credentials")]
 
     def get_status(self) -> Flow[ProviderStatus]:
         yield from ()

@@ -106,7 +106,7 @@ async def test_a_broken_plug_in_is_listed_with_its_reason(
         importlib.metadata.EntryPoint("not_one", "json:dumps", group),
         importlib.metadata.EntryPoint("meta_business", "json:loads", group),
     ]
-    monkeypatch.setattr("ingress.app.Registry", lambda: Registry(points))
+    monkeypatch.setattr("ingress.app.Registry", lambda **_: Registry(points))
     async with serving(settings) as url, aiohttp.ClientSession() as session:
         organization = await Gateway(url, settings.platform_key, session, meta).organization()
         listed = (await organization.call("GET", f"{BASE}/providers?details=true")).json["providers"]

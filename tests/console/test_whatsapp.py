@@ -387,7 +387,7 @@ async def test_the_card_and_the_form_of_a_plug_in_are_there_by_themselves(
     """The example, installed: without a line of the console's that knows it."""
     monkeypatch.syspath_prepend(EXAMPLE)
     point = EntryPoint(name="threesixty", value="threesixty:ThreeSixty", group=ENTRY_POINT_GROUP)
-    monkeypatch.setattr(app, "Registry", lambda: Registry([point]))
+    monkeypatch.setattr(app, "Registry", lambda **_: Registry([point]))
     async with serving(settings) as url:
         service = Gateway(url, settings.platform_key, gateway.session, gateway.meta)
         console = await signed_in(await service.organization("Plug-in"))

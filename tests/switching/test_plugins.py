@@ -62,7 +62,7 @@ async def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
         (tmp_path / f"plugin_{name}.py").write_text(source)
         points.append(EntryPoint(name=name, value=f"plugin_{name}", group=ENTRY_POINT_GROUP))
     made = Registry(points)
-    monkeypatch.setattr(app, "Registry", lambda: made)
+    monkeypatch.setattr(app, "Registry", lambda **_: made)
     return made
 
 
