@@ -76,7 +76,7 @@ async def answers(examined: Examined) -> Findings:
 
 
 async def _signed(examined: Examined, caller: Caller) -> Check | None:
-    """What a signed webhook of the newest account was answered with; None: there is none that can be tried."""
+    """What a signed webhook of the newest account was answered with; None: no account can be tried."""
     try:
         async with examined.role(WORKER) as connection:
             row = await configs.newest(connection)

@@ -75,7 +75,7 @@ class Tally:
 
     @property
     def cost(self) -> tuple[str, Decimal] | tuple[None, None]:
-        """The currency and the sum: what is in several currencies is none."""
+        """The currency and the sum; of several currencies no sum is made."""
         return next(iter(self.costs.items())) if len(self.costs) == 1 else (None, None)
 
     def add_cost(self, currency: str, amount: Decimal) -> None:

@@ -174,7 +174,7 @@ class Authenticator:
         return found
 
     async def _why(self, connection: Any, key_id: str, secret: str) -> Reason:
-        """Why a key is none. The answer is the same; by the log, who still uses one that is over is found."""
+        """Why a key is refused. The answer is the same; the log shows who still uses one that is over."""
         over = await organizations.key_over(connection, key_id)
         if over is None or not self._vault.is_key_hash(over.secret_hash, secret):
             return "unknown_key"

@@ -76,7 +76,7 @@ async def secrets_for_all(set_up: SetUp) -> None:
 
 
 async def pooled(set_up: SetUp) -> Environment:
-    """As one that gives each client another session: the process that it names is none of the server's."""
+    """As one that gives each client another session: the process that it names is not the server's."""
     proxy, address = await set_up.proxy(set_up.environment["DATABASE_URL"])
 
     def other_process(way: str, chunk: bytes) -> bytes:
